@@ -1,0 +1,56 @@
+# Everything a contributor runs. `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEBIAN_PACKAGES := chromium
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test lint bench wheel clean system-deps
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: $(STAMP)  ## create .venv with the pinned versions
+
+# torch comes first and alone, so that the pin decides which build is taken before anything else asks for torch.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	touch $@
+
+demo: $(STAMP)  ## from this machine to a checked bundle and a report, in minutes (ARGS='--quick')
+	$(BIN)/edgemeta demo $(ARGS)
+
+test: lint  ## linters, type checker, import rule, then the whole suite (ARGS='-k name')
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## linters, type checker and import rule alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/check_layers.py
+
+bench: $(STAMP)  ## every benchmark, JSON into runs/bench (GOALS=file.json compares; expect hours)
+	@status=0; mkdir -p runs/bench; for script in tools/bench/[a-z]*.py; do \
+	  [ -f $$script ] || continue; name=$$(basename $$script .py); echo "== $$name"; \
+	  $(BIN)/python $$script --json runs/bench/$$name.json $(if $(GOALS),--goals $(GOALS)) $(ARGS) || status=1; \
+	done; exit $$status
+
+wheel: $(STAMP)  ## build dist/edgemeta-*.whl
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean:  ## remove what the targets above made, .venv included; runs/ stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find edgemeta export tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Some checks drive a browser; without these packages they skip with a reason, so nothing here is fatal.
+system-deps:  ## Debian packages that a few checks use (root only; says so and goes on otherwise)
+	@missing=; for package in $(DEBIAN_PACKAGES); do \
+	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -z "$$missing" ]; then echo "system packages: all present"; \
+	elif ! command -v apt-get >/dev/null 2>&1; then echo "system packages: no apt-get here; going on without:$$missing"; \
+	elif [ "$$(id -u)" != 0 ]; then echo "system packages: not root; going on without:$$missing"; \
+	else apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
+	  || echo "system packages: could not install, going on without:$$missing"; fi

@@ -1,0 +1,119 @@
+"""The command line: flags into a config, the config to `edgemeta.pipeline`, an error into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from edgemeta import __version__, config
+from edgemeta.errors import EdgemetaError
+
+COMMANDS: dict[str, type] = {
+    "profile": config.Profile,
+    "devices": config.Devices,
+    "search": config.Search,
+    "train": config.Train,
+    "export": config.Export,
+    "enroll": config.Enroll,
+    "predict": config.Predict,
+    "bench": config.Bench,
+    "report": config.Report,
+    "demo": config.Demo,
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 2 for an error the user can mend, or 130 after Ctrl-C."""
+    warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except EdgemetaError as error:
+        print(f"edgemeta: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nedgemeta: interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser()
+    flags = vars(parser.parse_args(argv))
+    command, toml = flags.pop("command"), flags.pop("config", None)
+    if command is None:
+        parser.print_help()
+        return 2
+    settings = config.read_toml(toml, command) if toml else {}
+    made: Any = config.make(COMMANDS[command], settings | flags)
+    from edgemeta import pipeline  # torch and its friends take seconds: not for --help
+
+    print(getattr(pipeline, command)(made))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="edgemeta", description="Name a device, a budget and a few labelled examples; get an ONNX "
+                     "bundle that fits the budget and keeps learning on the device.")  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"edgemeta {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, cls in COMMANDS.items():
+        text = (cls.__doc__ or "").strip()
+        command = commands.add_parser(name, help=text.split("\n")[0], description=text)
+        if name not in ("devices",):
+            help = "TOML file with any of the settings below; flags win over it"
+            command.add_argument("--config", type=Path, metavar="FILE", help=help)
+        types_of = typing.get_type_hints(cls)
+        for setting in fields(cls):
+            _add(command, setting, types_of[setting.name])
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, setting: Field, type_: Any) -> None:
+    """One flag; what the user leaves out is not in the result, so a TOML file can set it."""
+    unit, default = setting.metadata.get("unit", ""), setting.default
+    help = setting.metadata.get("help", "") + (f", in {unit}" if unit else "")
+    shown = "" if default in (None, MISSING, math.inf, "") else f" (default: {_text(default)})"
+    options: dict[str, Any] = {"help": (help + shown).replace("%", "%%"), "default": argparse.SUPPRESS}
+    flag = "--" + setting.name.replace("_", "-")
+    if type_ is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+    elif typing.get_origin(type_) is tuple:
+        parser.add_argument(flag, type=lambda text: tuple(text.replace("x", ",").split(",")) if type_ == config.Shape
+                            else tuple(text.split(",")), metavar="A,B,...", **options)  # fmt: skip
+    else:
+        parser.add_argument(flag, metavar=_metavar(type_), **options)
+
+
+def _metavar(type_: Any) -> str:
+    arguments = typing.get_args(type_) if isinstance(type_, types.UnionType) else (type_,)
+    return {Path: "PATH", int: "N", float: "X", str: "NAME"}.get(arguments[0], "VALUE")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a wrong flag is one line with the nearest right one."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Settings of every command: defaults, then a TOML file, then flags, into one frozen dataclass per command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomllib
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edgemeta.errors import BadConfig, nearest
+from edgemeta.types import Cost, Shape
+
+T = TypeVar("T")
+_FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+
+def setting(default: Any, help: str, *, unit: str = "") -> Any:
+    """A dataclass field with the text that `--help` shows."""
+    return field(default=default, metadata={"help": help, "unit": unit})
+
+
+def default_cache() -> Path:
+    return Path("~/.cache/edgemeta").expanduser()
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Common:
+    """What every command with a run folder takes."""
+
+    run: Path = setting(Path("runs/edge"), "folder that keeps everything a run made, and where it goes on")
+    seed: int = setting(0, "seed of every random choice")
+    workers: int = setting(2, "worker processes, one thread each")
+    progress: bool = setting(True, "progress bars")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Profile(Common):
+    """Time this machine's operators with ONNX Runtime and write its profile."""
+
+    space: str = setting("edge", "search space whose operators are timed")
+    in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
+    threads: int = setting(1, "ONNX Runtime threads")
+    nets: int = setting(20, "whole networks timed to calibrate on")
+    out: Path | None = setting(None, "where the profile goes (default: RUN/profile.json)")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Task(Common):
+    """What is learned, from what."""
+
+    space: str = setting("edge", "search space")
+    in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
+    data: str = setting("glyphs", "data source to meta-train on")
+    root: Path | None = setting(None, "folder or file of the data source, where it needs one")
+    cache: Path = setting(default_cache(), "folder for rendered data")
+    learner: str = setting("protonet", "few-shot learner")
+    way: int = setting(5, "classes per validation episode")
+    shot: int = setting(1, "labelled examples per class in a validation episode")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Search(Task):
+    """Find architectures under the caps; ends with a checked bundle of the best one as trained so far."""
+
+    device: str = setting("host", "device to search for: 'host' (profiled on first use), a profile's name or its file")
+    latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
+    ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
+    flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
+    searcher: str = setting("evolution", "how architectures are proposed")
+    trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
+    rungs: tuple[int, ...] = setting((60, 180, 540), "training episodes of the rounds of successive halving")
+    eval_episodes: int = setting(300, "validation episodes per score")
+    seconds: float = setting(math.inf, "stop proposing new networks after this time", unit="s")
+
+    @property
+    def cap(self) -> Cost:
+        return Cost(self.latency_ms, self.ram_kib, self.flash_kib)
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Train(Search):
+    """Meta-train the winner of the search longer, with one or more learners, and test it on held-out classes."""
+
+    learners: tuple[str, ...] = setting(("protonet", "anil"), "learners to meta-train")
+    episodes: int = setting(1500, "training episodes per learner")
+    test_episodes: int = setting(600, "test episodes per figure")
+    arch: str = setting("", "a landmark net (tapered, conv4-64, mobile) instead of the search's winner")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Export(Common):
+    """Write checked and measured bundles of everything `train` (or `search`) has trained."""
+
+    out: Path | None = setting(None, "folder of the bundle (default: RUN/bundle)")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Report(Common):
+    """Write RUN/report.html again from what the run folder holds."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Devices:
+    """List the device profiles that `--device` can name."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Bench:
+    """Time a bundle on this machine and compare with what its manifest says."""
+
+    bundle: Path = setting(Path("runs/edge/bundle"), "bundle folder")
+    threads: int = setting(1, "ONNX Runtime threads")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Enroll(Bench):
+    """Teach a bundle new classes from a folder with one folder of images per class; keeps them in a state file."""
+
+    images: Path = setting(Path("images"), "folder with one folder of images per class")
+    state: Path = setting(Path("state.npz"), "file that keeps what the device has learned; goes on where it exists")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Predict(Bench):
+    """Classify images with a bundle and the classes it was taught."""
+
+    images: Path = setting(Path("images"), "an image or a folder of images")
+    state: Path = setting(Path("state.npz"), "file that keeps what the device has learned")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Demo(Train):
+    """The whole road on this machine: profile, search, train, export, adapt on the device side, report."""
+
+    run: Path = setting(Path("runs/demo"), "folder that keeps everything a run made, and where it goes on")
+    latency_ms: float = setting(0.06, "cap on the latency of one inference", unit="ms")
+    ram_kib: float = setting(128.0, "cap on the peak of live activations", unit="KiB")
+    flash_kib: float = setting(512.0, "cap on weights and graphs on disk", unit="KiB")
+    trials: int = setting(20, "networks to train under these caps; those already in the run folder count")
+    quick: bool = setting(False, "a tiny space and little training: shows the road in a minute, accuracy is poor")
+
+
+def names(config: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(config))
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names(type(config))}
+
+
+def as_json(config: Any, kind: type) -> dict[str, Any]:
+    """The settings that a base class of a config has, as JSON types; those at infinity are left out."""
+    values = {name: getattr(config, name) for name in names(kind)}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value not in (None, math.inf)}
+
+
+def make(config: type[T], settings: Mapping[str, Any]) -> T:
+    """A validated config; errors name the setting, what it was and what it should be."""
+    known = [f.name for f in fields(config)]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            raise BadConfig(f"unknown setting {name!r}; {nearest(name, known)}")
+    try:
+        made = config(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(f"setting {name} = {first['input']!r}: {first['msg'].lower()}; see --help") from error
+    _positive(made)
+    return made
+
+
+def _positive(config: Any) -> None:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        values = value if isinstance(value, tuple) else (value,)
+        for number in values:
+            wrong = isinstance(number, int | float) and not isinstance(number, bool) and f.name != "seed"
+            if wrong and not number > 0:
+                raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
+
+
+def read_toml(path: Path, command: str) -> dict[str, Any]:
+    """Settings of a TOML file: top-level keys, overridden by those of the command's own table."""
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise BadConfig(f"cannot read config {path}: {error.strerror}; give an existing TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"config {path} is not valid TOML: {error}") from error
+    own = content.get(command, {})
+    return {name: value for name, value in content.items() if not isinstance(value, dict)} | own

@@ -1,0 +1,73 @@
+"""The four contracts. Each is a few functions: state goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from edgemeta.types import Arch, Op, Shape, Trial
+
+Params = dict[str, Tensor]  # trained by the outer loop; names starting with "stat." are running statistics
+Fast = dict[str, Tensor]  # what a device changes while it learns
+
+
+class Support(NamedTuple):
+    """Labelled examples of a task. A row of zeros in `onehot` is padding and must change nothing."""
+
+    x: Tensor  # (n, d) features or (n, C, H, W) images, as the learner's `on_features` says
+    onehot: Tensor  # (n, way) float
+
+
+class Net(NamedTuple):
+    """A network body built from an architecture's operators."""
+
+    ops: tuple[Op, ...]
+    in_shape: Shape
+    dim: int  # features per example
+    init: Callable[..., Params]  # *, rng: torch.Generator -> params
+    body: Callable[
+        ..., Tensor
+    ]  # params, x (n, C, H, W), train=False -> z (n, dim); train=True updates "stat." in place
+
+
+class Learner(NamedTuple):
+    """A few-shot learner. `step` is the adapt graph of the bundle and `predict` its infer graph.
+
+    Learners with `on_features` leave the body alone: their support and queries are features, and a device pays
+    microseconds. `start` sees the support because the number of ways is only known on the device.
+    """
+
+    name: str
+    on_features: bool
+    steps: int  # how often a device applies `step`
+    init: Callable[..., Params]  # net, *, rng: torch.Generator -> slow
+    start: Callable[[Params, Support], Fast]  # slow, support -> fast
+    step: Callable[[Params, Fast, Support], Fast]
+    predict: Callable[[Params, Fast, Tensor], Tensor]  # slow, fast, x -> logits (n, way)
+
+
+class Searcher(Protocol):
+    """Proposes architectures and learns from what became of them."""
+
+    def ask(self) -> Arch: ...
+
+    def tell(self, trial: Trial) -> None: ...
+
+
+class Latency(NamedTuple):
+    """A predicted latency and the interval that should hold the measured one nine times in ten."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+
+
+class Predictor(Protocol):
+    """Latency of a whole network: it sees all operators at once, because latency need not add up."""
+
+    def latency(self, ops: Sequence[Op]) -> Latency: ...
+
+
+Factory = Mapping[str, Callable]  # a registry: name -> maker; the CLI, the tests and the docs all read it

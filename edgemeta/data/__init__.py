@@ -1,0 +1,1 @@
+"""Data sets as compact arrays, and few-shot episodes drawn from them."""

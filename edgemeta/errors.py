@@ -1,0 +1,38 @@
+"""Errors a user can act on: each message says what was tried, the nearest answer and the next move, in one line."""
+
+
+class EdgemetaError(Exception):
+    """Base of every error the user can mend; the CLI prints it as one line and exits with code 2."""
+
+
+class Infeasible(EdgemetaError):
+    """No architecture meets the budget."""
+
+
+class BadData(EdgemetaError):
+    """A data set that cannot give the episodes asked for."""
+
+
+class BadProfile(EdgemetaError):
+    """A device profile that is missing, malformed or of another runtime."""
+
+
+class BadBundle(EdgemetaError):
+    """A bundle whose graphs disagree with torch, or whose files are not what its manifest says."""
+
+
+class BadConfig(EdgemetaError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class Diverged(EdgemetaError):
+    """A training whose loss stopped being a number; a search marks the trial as failed and goes on."""
+
+
+def nearest(name: str, known) -> str:
+    """The known name closest to a mistyped one, as an advice: `did you mean 'random'?`."""
+    import difflib
+
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Latency: measured on a device, predicted for any network of a space."""

@@ -1,0 +1,65 @@
+"""What an operator's latency may follow: the physical terms a prior is fitted on, and a map on which alike lie close."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgemeta.types import Op
+
+LANES = 16  # channels a vector unit works on at once; runtimes pad to it
+TERMS = 7
+_FEW_CHANNELS = 4  # an image, not a feature map: runtimes read it with another kernel
+
+
+def family(op: Op) -> str:
+    """Operators that share a kernel implementation, so that one may tell of another."""
+    if op.kind != "conv":
+        return op.kind
+    if op.groups > 1:
+        return "depthwise"
+    if op.in_shape[0] < _FEW_CHANNELS:
+        return "first"
+    return "pointwise" if op.kernel == 1 else "dense"
+
+
+def _padded(channels: int) -> int:
+    return -(-channels // LANES) * LANES if channels >= _FEW_CHANNELS else channels
+
+
+def terms(op: Op) -> list[float]:
+    """(TERMS,) launches, MACs padded to vector lanes, MACs, bytes, weights, elements off the lanes, vectors out."""
+    (c_in, h_in, w_in), (c_out, h, w) = op.in_shape, op.out_shape
+    taps = op.kernel**2 * (1 if op.groups > 1 else _padded(c_in)) * _padded(c_out) if op.kind == "conv" else 0
+    uneven = [math.prod(shape) for shape in (op.in_shape, op.out_shape) if _padded(shape[0]) != shape[0]]
+    moved = c_in * h_in * w_in + c_out * h * w
+    return [1.0, taps * h * w / 1e6, op.macs / 1e6, moved / 1e4, taps / 1e4, sum(uneven) / 1e4, _padded(c_out) * h * w / 1e5]
+
+
+def design(operators: Sequence[Op]) -> np.ndarray:
+    """(operators, families * TERMS): each family has terms of its own."""
+    families = sorted({family(op) for op in operators})
+    out = np.zeros((len(operators), len(families) * TERMS))
+    for row, op in zip(out, operators, strict=True):
+        at = families.index(family(op)) * TERMS
+        row[at : at + TERMS] = terms(op)
+    return out
+
+
+def place(op: Op) -> list[float]:
+    """Coordinates in which a distance of 1 is a doubling of a width, or about as much of a change."""
+    (c_in, h_in, _), (c_out, h, _) = op.in_shape, op.out_shape
+    uneven = (_padded(c_in) != c_in) + (_padded(c_out) != c_out)
+    geometry = [op.kernel / 2, op.stride, 0.5 * (op.act == "relu"), uneven, h_in % 2]
+    return [math.log2(c_in), math.log2(c_out), math.log2(h), *map(float, geometry)]
+
+
+def likeness(operators: Sequence[Op], length: float) -> np.ndarray:
+    """(n, n) squared-exponential kernel over `place`, zero across families."""
+    places = np.array([place(op) for op in operators])
+    squares = (places**2).sum(1)
+    distance = np.maximum(squares[:, None] + squares[None] - 2 * places @ places.T, 0)
+    families = np.array([family(op) for op in operators])
+    return np.exp(-distance / (2 * length**2)) * (families[:, None] == families[None])

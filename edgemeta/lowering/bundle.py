@@ -1,0 +1,265 @@
+"""A bundle: one self-contained folder with three checked graphs, a manifest and the runtime that drives them.
+
+The format is specified in export/README.md. `write` lowers and checks first; nothing reaches the disk unchecked.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from pydantic import ValidationError
+
+import edgemeta
+from edgemeta import files
+from edgemeta.contracts import Learner, Net, Params
+from edgemeta.errors import BadBundle
+from edgemeta.latency.onnx_net import IR_VERSION, OPSET
+from edgemeta.latency.onnx_net import to_onnx as body_to_onnx
+from edgemeta.lowering import check, manifest, replace, to_onnx
+from edgemeta.lowering.manifest import GRAPHS, Manifest
+from edgemeta.lowering.trace import trace
+from edgemeta.nets.build import fold
+from edgemeta.types import Cost
+
+RUNTIME = "edgemeta_device.py"
+UNITS = {
+    "x": "images times normalisation.scale",
+    "z": "features",
+    "features": "features",
+    "onehot": "1 at the class of an example; a row of zeros is padding",
+    "steps": "how often the learner's step is applied",
+    "logits": "log of unnormalised probabilities",
+}
+Graphs = dict[str, onnx.ModelProto]
+Feeds = dict[str, np.ndarray]
+
+
+def write(
+    folder: Path | str,
+    *,
+    net: Net,
+    slow: Params,
+    learner: Learner,
+    facts: Mapping[str, Any],
+    scale: float = 1 / 255,
+    polarity: str = "as-is",
+    predicted: Cost | None = None,
+    cap: Cost | None = None,
+    seed: int = 0,
+) -> Path:
+    """Lower, check and write a bundle; an old one at `folder` is replaced in one move.
+
+    `scale` and `polarity` are those of the training images (see `manifest.Normalisation`); `facts` is any
+    JSON worth keeping: accuracies, data, seeds. `seed` decides the fresh data of the check.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    slow = {name: value.detach() for name, value in slow.items()}
+    graphs = lower(net, slow, learner)
+    checked = verify(graphs, net, slow, learner, seed=seed)
+    contents = {f"{name}.onnx": model.SerializeToString() for name, model in graphs.items()}
+    contents[RUNTIME] = (files.resource("export") / "python" / RUNTIME).read_bytes()
+    channels, height, width = net.in_shape
+    record: dict[str, Any] = {
+        "format": manifest.FORMAT,
+        "version": manifest.VERSION,
+        "learner": {"name": learner.name, "steps": learner.steps, "on": "features"},
+        "normalisation": {
+            "scale": scale,
+            "polarity": polarity,
+            "resize": "stretch",
+            "channels": channels,
+            "height": height,
+            "width": width,
+        },
+        "graphs": {name: _interface(name, model) for name, model in graphs.items()},
+        "opset": OPSET,
+        "ir_version": IR_VERSION,
+        "versions": _versions(),
+        "checked": checked,
+        "costs": _costs(predicted or Cost(), cap or Cost(), contents),
+        "files": {name: {"sha256": manifest.digest(data), "bytes": len(data)} for name, data in contents.items()},
+        "facts": dict(facts),
+    }
+    record["id"] = manifest.bundle_id(record)
+    contents[manifest.NAME] = _json(_validated(record, str(folder)))
+    return replace.folder(folder, contents)
+
+
+def lower(net: Net, slow: Params, learner: Learner) -> Graphs:
+    """The three graphs, unchecked: images -> features, support -> fast tensors, features and fast tensors -> logits."""
+    traced = trace(learner, slow, net.dim)
+    return {
+        "body": body_to_onnx(net.ops, fold(net.ops, slow)),
+        "adapt": to_onnx.adapt(traced, slow, net.dim),
+        "classify": to_onnx.classify(traced, slow, net.dim),
+    }
+
+
+def verify(graphs: Graphs, net: Net, slow: Params, learner: Learner, *, seed: int) -> dict[str, Any]:
+    """The largest differences from torch on fresh data; raises `BadBundle` past the tolerance."""
+    rng = np.random.default_rng(seed)
+    body = check.body(graphs["body"], net, slow, rng=rng)
+    adapt, classify = check.learner(graphs["adapt"], graphs["classify"], learner, net, slow, rng=rng)
+    return {"seed": seed, "tolerance": check.TOLERANCE, "body": body, "adapt": adapt, "classify": classify}
+
+
+def read(folder: Path | str) -> Manifest:
+    """The manifest of a bundle whose every file is what the manifest says."""
+    folder = Path(folder)
+    replace.recover(folder)
+    found = _validated(_object(folder), str(folder))
+    for name, info in found.files.items():
+        data = _bounded(folder / name, info.bytes)
+        if len(data) != info.bytes or manifest.digest(data) != info.sha256:
+            raise BadBundle(
+                f"{folder / name} is not the file that was written with its manifest; export the bundle again"
+            )
+    if set(found.graphs) != set(GRAPHS) or any(graph.file not in found.files for graph in found.graphs.values()):
+        raise BadBundle(f"{folder}: the manifest does not list the graphs {', '.join(GRAPHS)}; export the bundle again")
+    if found.id != manifest.bundle_id(found.model_dump(mode="json")):
+        raise BadBundle(f"{folder}: the manifest was changed after it was written; export the bundle again")
+    return found
+
+
+def measure(folder: Path | str, *, threads: int = 1) -> dict[str, Any]:
+    """Timings of the bundle's graphs here, each with spread, and what they were taken on.
+
+    `body_ms`: one image. `adapt_ms`: 5 ways of 5 shots from features, all steps. `classify_ms`: one query of 5 ways.
+    """
+    from edgemeta.latency.measure import time_model
+
+    found = read(folder)
+    models: dict[str, bytes] = {name: (Path(folder) / graph.file).read_bytes() for name, graph in found.graphs.items()}
+    feeds = _typical(found, models["adapt"])
+    timings = {f"{name}_ms": time_model(models[name], feeds[name], threads=threads) for name in GRAPHS}
+    return {
+        **{name: timing._asdict() for name, timing in timings.items()},
+        "threads": threads,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "device": platform.processor() or platform.machine(),
+        "measured_on": datetime.date.today().isoformat(),
+    }
+
+
+def update_facts(
+    folder: Path | str, facts: Mapping[str, Any], *, measured: Mapping[str, Any] | None = None
+) -> Manifest:
+    """Add facts, and what `measure` returned, to a bundle's manifest in one rename. The bundle's id stays."""
+    record = read(folder).model_dump(mode="json")
+    record["facts"].update(facts)
+    if measured is not None:
+        record["costs"]["measured"] = dict(measured)
+    updated = _validated(record, str(folder))
+    files.write_bytes(Path(folder) / manifest.NAME, _json(updated))
+    return updated
+
+
+def _typical(found: Manifest, adapt: bytes) -> dict[str, Feeds]:
+    """What a 5-way 5-shot task feeds to each graph."""
+    rng, shape = np.random.default_rng(0), found.normalisation
+    dim = found.graphs["body"].outputs[0].shape[1]
+    assert isinstance(dim, int)
+    support: Feeds = {
+        "features": rng.random((25, dim), dtype=np.float32),
+        "onehot": np.eye(5, dtype=np.float32)[np.arange(25) % 5],
+        "steps": np.array(found.learner.steps, np.int64),
+    }
+    fast = check.run("adapt", check.load("adapt", adapt), support, "timing")
+    names = [tensor.name for tensor in found.graphs["adapt"].outputs]
+    image = rng.random((1, shape.channels, shape.height, shape.width), dtype=np.float32)
+    queries = {"features": support["features"][:1], **dict(zip(names, fast, strict=True))}
+    return {"body": {"x": image}, "adapt": support, "classify": queries}
+
+
+def _interface(name: str, model: onnx.ModelProto) -> dict[str, Any]:
+    def tensors(values: Iterable[onnx.ValueInfoProto]) -> list[dict[str, Any]]:
+        return [_tensor(value) for value in values]
+
+    return {"file": f"{name}.onnx", "inputs": tensors(model.graph.input), "outputs": tensors(model.graph.output)}
+
+
+def _tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    shape = [size.dim_param or size.dim_value for size in kind.shape.dim]
+    return {"name": value.name, "dtype": dtype, "shape": shape, "unit": UNITS.get(value.name, "the learner's own")}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "edgemeta": edgemeta.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "platform": sys.platform,
+    }
+
+
+def _costs(predicted: Cost, cap: Cost, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    graph_bytes = sum(len(data) for name, data in contents.items() if name.endswith(".onnx"))
+    return {
+        "predicted": manifest.Caps.of(predicted).model_dump(),
+        "caps": manifest.Caps.of(cap).model_dump(),
+        "graph_kib": graph_bytes / 1024,
+    }
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Replacing a folder deletes what is in it: only a bundle, or nothing, may be replaced."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BadBundle(f"{folder} is a file; choose another folder for the bundle")
+    there = {path.name for path in folder.iterdir()} - {"__pycache__"}
+    ours = {manifest.NAME, RUNTIME, *(f"{name}.onnx" for name in GRAPHS)}
+    if there - ours:
+        raise BadBundle(f"{folder} holds {sorted(there - ours)[0]}, not of a bundle; move it or choose another folder")
+
+
+def _object(folder: Path) -> Any:
+    try:
+        return json.loads(_bounded(folder / manifest.NAME, manifest.MAX_MANIFEST_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise BadBundle(f"{folder / manifest.NAME} is not JSON; export the bundle again") from error
+
+
+def _bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a plain file that is not larger than `limit`."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise BadBundle(f"{path} is missing or not a plain file; export the bundle again")
+        if path.stat().st_size > limit:
+            raise BadBundle(f"{path} is larger than {limit} bytes; export the bundle again")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadBundle(f"cannot read {path}: {error.strerror}; export the bundle again") from error
+
+
+def _validated(record: Any, where: str) -> Manifest:
+    try:
+        return Manifest.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "manifest"
+        raise BadBundle(f"{where}: {place}: {first['msg']}; correct it or export the bundle again") from error
+
+
+def _json(found: Manifest) -> bytes:
+    try:
+        text = json.dumps(found.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise BadBundle(f"a fact is not JSON: {error}; leave out NaN and infinity") from error
+    return (text + "\n").encode()

@@ -1,0 +1,148 @@
+"""What a bundle says about itself: the record behind manifest.json, validated on the way in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from edgemeta.types import Cost
+
+FORMAT = "edgemeta-bundle"
+VERSION = 1
+NAME = "manifest.json"
+GRAPHS = ("body", "adapt", "classify")
+MAX_FILE_BYTES = 256 * 2**20
+MAX_MANIFEST_BYTES = 2**20
+
+
+def _plain(name: str) -> str:
+    """A file name that cannot leave the bundle's folder."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError("not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorInfo(Record):
+    """A graph's input or output; a size that varies is a name: n examples, way classes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    unit: str
+
+
+class Graph(Record):
+    file: FileName
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+class Normalisation(Record):
+    """From an image to the body's input. The rules are spelled out in export/README.md."""
+
+    scale: float = Field(default=1 / 255, gt=0, allow_inf_nan=False)
+    polarity: Literal["ink-high", "as-is"] = "as-is"  # ink-high: strokes are near 1 on a background near 0
+    resize: Literal["stretch"] = "stretch"  # to height and width, with the triangle filter of Pillow's BILINEAR
+    channels: int = Field(gt=0, le=4096)
+    height: int = Field(gt=0, le=4096)
+    width: int = Field(gt=0, le=4096)
+
+
+class FileInfo(Record):
+    sha256: Digest
+    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
+
+
+class Spread(Record):
+    median_ms: Milliseconds
+    iqr_ms: Milliseconds
+    n: int = Field(gt=0)
+
+
+class Measured(Record):
+    """Timings of this bundle's graphs on one machine."""
+
+    body_ms: Spread  # one image
+    adapt_ms: Spread  # 5 classes of 5 examples, features given, the learner's steps
+    classify_ms: Spread  # one query, 5 classes
+    threads: int
+    runtime: str
+    device: str
+    measured_on: str
+
+
+class Caps(Record):
+    """A `Cost` in JSON: None where there is no cap or no value."""
+
+    latency_ms: Milliseconds | None = None
+    ram_kib: float | None = Field(default=None, ge=0)
+    flash_kib: float | None = Field(default=None, ge=0)
+
+    @staticmethod
+    def of(cost: Cost) -> Caps:
+        return Caps(**{name: value if math.isfinite(value) else None for name, value in vars(cost).items()})
+
+
+class Costs(Record):
+    predicted: Caps = Caps()
+    caps: Caps = Caps()
+    graph_kib: float = Field(ge=0)  # the three graphs on disk
+    measured: Measured | None = None
+
+
+class LearnerInfo(Record):
+    name: str
+    steps: int = Field(ge=0)
+    on: Literal["features"] = "features"
+
+
+class Checked(Record):
+    """Largest difference between torch and ONNX Runtime on fresh data, as a share of max(1, largest value)."""
+
+    seed: int
+    tolerance: float
+    body: float
+    adapt: float
+    classify: float
+
+
+class Manifest(Record):
+    format: Literal["edgemeta-bundle"]
+    version: Literal[1]
+    id: Digest  # of the graphs, the normalisation and the learner: what a saved state depends on
+    learner: LearnerInfo
+    normalisation: Normalisation
+    graphs: dict[Literal["body", "adapt", "classify"], Graph]
+    opset: int
+    ir_version: int
+    versions: dict[str, str]
+    checked: Checked
+    costs: Costs
+    files: dict[FileName, FileInfo]
+    facts: dict[str, JsonValue] = {}
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def bundle_id(manifest: Mapping[str, Any]) -> str:
+    """The same few lines run on the device; `manifest` is the JSON object."""
+    graphs = [manifest["files"][manifest["graphs"][name]["file"]]["sha256"] for name in GRAPHS]
+    parts = [graphs, manifest["normalisation"], manifest["learner"]]
+    return digest(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())

@@ -1,0 +1,1 @@
+"""Torch networks built from an architecture's operators."""

@@ -1,0 +1,77 @@
+"""From operators to a functional torch network: one forward pass that reads the operator list."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgemeta.contracts import Net, Params
+from edgemeta.types import Op, Shape
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+
+
+def build(ops: Sequence[Op]) -> Net:
+    """The network of an operator list; every convolution is followed by batch norm, which `fold` takes in again."""
+    ops = tuple(ops)
+    in_shape: Shape = ops[0].in_shape
+
+    def init(*, rng: torch.Generator) -> Params:
+        return _init(ops, rng)
+
+    def body(params: Params, x: Tensor, train: bool = False) -> Tensor:
+        values = [x.contiguous(memory_format=torch.channels_last)]
+        for i, op in enumerate(ops):
+            values.append(_apply(i, op, params, [values[j + 1] for j in op.inputs], train))
+        return values[-1].flatten(1)
+
+    return Net(ops, in_shape, math.prod(ops[-1].out_shape), init, body)
+
+
+def _init(ops: Sequence[Op], rng: torch.Generator) -> Params:
+    """Kaiming-normal kernels (He 2015, arXiv:1502.01852), identity batch norm."""
+    params: Params = {}
+    for i, op in enumerate(ops):
+        if op.kind != "conv":
+            continue
+        width, fan_in = op.out_shape[0], math.prod(op.weight_shape[1:])
+        weight = torch.randn(op.weight_shape, generator=rng) * math.sqrt(2 / fan_in)
+        params[f"{i}.weight"] = weight.contiguous(memory_format=torch.channels_last)
+        params[f"{i}.gamma"], params[f"{i}.beta"] = torch.ones(width), torch.zeros(width)
+        params[f"stat.{i}.mean"], params[f"stat.{i}.var"] = torch.zeros(width), torch.ones(width)
+    return params
+
+
+def _apply(i: int, op: Op, params: Params, inputs: list[Tensor], train: bool) -> Tensor:
+    x = inputs[0]
+    if op.kind == "maxpool":
+        return F.max_pool2d(x, op.kernel, op.stride)
+    if op.kind == "add":
+        return x + inputs[1]
+    if op.kind == "gap":
+        return x.mean((2, 3), keepdim=True)
+    if op.kind != "conv":
+        raise ValueError(f"no forward pass for operator kind {op.kind!r}")
+    y = F.conv2d(x, params[f"{i}.weight"], None, op.stride, op.kernel // 2, 1, op.groups)
+    statistics = params[f"stat.{i}.mean"], params[f"stat.{i}.var"]
+    y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], train, BN_MOMENTUM, BN_EPS)
+    return F.relu(y, inplace=True) if op.act == "relu" else y
+
+
+def fold(ops: Sequence[Op], params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Inference weights {"<i>.weight": (out, in/groups, k, k), "<i>.bias": (out,)} with batch norm folded in, float32."""
+    folded = {}
+    for i, op in enumerate(ops):
+        if op.kind == "conv":
+            weight, gamma, beta = (params[f"{i}.{name}"].detach().double() for name in ("weight", "gamma", "beta"))
+            mean, var = (params[f"stat.{i}.{name}"].detach().double() for name in ("mean", "var"))
+            scale = gamma / (var + BN_EPS).sqrt()
+            folded[f"{i}.weight"] = (weight * scale[:, None, None, None]).float().contiguous().numpy()
+            folded[f"{i}.bias"] = (beta - mean * scale).float().numpy()
+    return folded

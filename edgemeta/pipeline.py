@@ -1,0 +1,243 @@
+"""The whole story, top to bottom: profile a device, search under a budget, train, export, adapt, report.
+
+Every command of the CLI is one function here and takes the same settings, as a config or as keywords:
+
+    pipeline.search(run=Path("runs/mine"), latency_ms=0.06)
+
+Each returns the text that the CLI prints. What a stage makes goes to the run folder, whole or not at all, and a
+stage that finds its result there goes on from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemeta import config as configs
+from edgemeta.config import make
+from edgemeta.data.episode import pool
+from edgemeta.files import write_json
+from edgemeta.latency import profile as profiles
+from edgemeta.learners import LEARNERS
+from edgemeta.learners.train import Training
+from edgemeta.lowering import bundle as bundles
+from edgemeta.nets.build import build
+from edgemeta.report import page
+from edgemeta.report.tables import table
+from edgemeta.search import SEARCHERS
+from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
+from edgemeta.search.ledger import Ledger
+from edgemeta.search.run import Search
+from edgemeta.search.workers import worker_pool
+from edgemeta.space.presets import LANDMARKS
+from edgemeta.space.space import Space
+from edgemeta.stages import assemble, device_side, summary
+from edgemeta.stages.candidates import Candidate, first_fitting
+from edgemeta.stages.run_folder import RunFolder
+from edgemeta.types import Arch
+
+TEST_SHOTS = (1, 2, 3, 5, 10)
+OTHER_DOMAIN = "digits"  # handwritten digits: nothing like them was trained on
+
+
+def command(config_type: type) -> Callable:
+    """Let a stage be called with its config or with the settings as keywords."""
+
+    def decorate(stage: Callable[[Any], str]) -> Callable[..., str]:
+        @wraps(stage)
+        def called(config: Any = None, /, **settings: Any) -> str:
+            return stage(make(config_type, settings) if config is None else config)
+
+        return called
+
+    return decorate
+
+
+@command(configs.Profile)
+def profile(config: configs.Profile) -> str:
+    """Time this machine; the profile lands in the run folder, where `search` finds it."""
+    folder, space = RunFolder(config.run), assemble.space_of(config)
+    with folder.stage("profile"):
+        measured = assemble.host_profile(
+            folder, space, seed=config.seed, threads=config.threads, nets=config.nets, progress=config.progress
+        )
+    path = profiles.save(measured, config.out) if config.out else folder.profile(space.name)
+    return f"{measured.device}: {len(measured.ops)} operators, {len(measured.nets)} networks -> {path}"
+
+
+@command(configs.Devices)
+def devices(config: configs.Devices) -> str:
+    """What `--device` can name."""
+    return summary.devices_table({name: profiles.load(path) for name, path in profiles.available().items()})
+
+
+@command(configs.Search)
+def search(config: configs.Search) -> str:
+    """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
+    folder, space = RunFolder(config.run), assemble.space_of(config)
+    with folder.stage("profile"):
+        profile = assemble.profile_of(config, folder, space)
+    problem = assemble.problem_of(config, folder, space, assemble.predictor_of(profile))
+    with folder.stage("data"):
+        load_data(problem.data)
+    with folder.stage("search"), worker_pool(config.workers) as executor:
+        searcher = SEARCHERS[config.searcher](space, seed=config.seed)
+        ledger = Ledger(folder.ledger, space, problem.task)
+        found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
+        starts = [landmark(space) for landmark in LANDMARKS.values()] if config.space == "edge" else []
+        ranking = found.run(trials=config.trials, seconds=config.seconds, starts=starts)
+    here = config.device == assemble.HOST
+    with folder.stage("bundle"):
+        rung = {episodes: index for index, episodes in enumerate(problem.rungs)}
+        candidates = [
+            Candidate(t.arch, config.learner, problem.weights_of(t.arch, rung[t.fidelity]), t.fidelity) for t in ranking
+        ]
+        winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
+    folder.note("search", summary.search_note(config, profile, ranking, winner, refused, found.infeasible))
+    return summary.search_text(folder)
+
+
+@command(configs.Train)
+def train(config: configs.Train) -> str:
+    """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
+    folder, space = RunFolder(config.run), assemble.space_of(config)
+    arch, warm = _winner(config, folder, space)
+    jobs = {name: _train_job(config, folder, space.ops(arch), name, warm, i) for i, name in enumerate(config.learners)}
+    load_data(assemble.data_of(config))
+    with folder.stage("train"), worker_pool(config.workers) as executor:
+        missing = {name: job for name, job in jobs.items() if not Path(job.weights).with_suffix(".json").exists()}
+        running = {name: executor.submit(run_job, job) for name, job in missing.items()}
+        for name, future in running.items():
+            score = future.result().score
+            write_json(Path(jobs[name].weights).with_suffix(".json"), {"score": score.mean, "ci95": score.ci95})
+        tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
+        rows = [row for future in tests for row in future.result()]
+    weights = {name: job.weights for name, job in jobs.items()}
+    folder.note("train", {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows})
+    return table(summary.test_rows(rows))
+
+
+@command(configs.Export)
+def export(config: configs.Export) -> str:
+    """A checked, measured bundle per trained learner; one that breaks a cap gives way to the next candidate."""
+    folder = RunFolder(config.run)
+    noted = folder.need("search", "search")
+    settings = make(configs.Search, noted["config"] | {"run": config.run, "progress": config.progress})
+    space = assemble.space_of(settings)
+    profile = assemble.profile_of(settings, folder, space)
+    problem = assemble.problem_of(settings, folder, space, assemble.predictor_of(profile))
+    trained = folder.read("train")
+    with folder.stage("export"):
+        for candidates in summary.export_lines(noted, trained, problem):
+            target = config.out or folder.bundle
+            if candidates[0].learner != settings.learner:
+                target = target.with_name(f"{target.name}-{candidates[0].learner}")
+            first_fitting(target, candidates, problem, profile, measure=settings.device == assemble.HOST)
+    return summary.bundles_text(config.out or folder.bundle)
+
+
+@command(configs.Enroll)
+def enroll(config: configs.Enroll) -> str:
+    """Teach the device runtime new classes."""
+    return device_side.run("enroll", config.bundle, config.threads, folder=config.images, state=config.state)
+
+
+@command(configs.Predict)
+def predict(config: configs.Predict) -> str:
+    """Let the device runtime name images."""
+    return device_side.run("predict", config.bundle, config.threads, images=[config.images], state=config.state)
+
+
+@command(configs.Bench)
+def bench(config: configs.Bench) -> str:
+    """Time a bundle here, beside what its manifest says."""
+    manifest = bundles.read(config.bundle)
+    return summary.bench_table(manifest, bundles.measure(config.bundle, threads=config.threads))
+
+
+@command(configs.Report)
+def report(config: configs.Report) -> str:
+    """The page, from what the run folder holds."""
+    folder = RunFolder(config.run)
+    folder.need("search", "search")
+    with folder.stage("report"):
+        page.write(folder.report, summary.story(folder))
+    return f"report: {folder.report}"
+
+
+@command(configs.Demo)
+def demo(config: configs.Demo) -> str:
+    """Everything, one stage after another."""
+    if config.quick:
+        config = _quick(config)
+    shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
+    texts = [search(config), train(config), export(make(configs.Export, shared)), _on_device(config)]
+    return "\n\n".join([*texts, report(make(configs.Report, shared))])
+
+
+def _on_device(config: configs.Train) -> str:
+    """Let each bundle learn new classes with its own runtime, and hold its answers against torch's."""
+    folder, space = RunFolder(config.run), assemble.space_of(config)
+    trained = folder.need("train", "train")
+    arch, judge = Arch(space.name, tuple(trained["picks"])), pool(load_data(assemble.data_of(config)), "test")
+    net, rows = build(space.ops(arch)), []
+    with folder.stage("device"):
+        for target in summary.bundles_of(folder.bundle):
+            name = bundles.read(target).learner.name
+            learner, slow = LEARNERS[name](), load_weights(trained["weights"][name])
+            rng = np.random.default_rng(config.seed)
+            task = {"way": config.way, "shot": 5, "episodes": 60}
+            result = device_side.compare(target, learner, net, slow, judge, rng=rng, **task)
+            rows.append({"bundle": target.name, "learner": name, **result})
+    folder.note("device", rows)
+    return table(rows)
+
+
+def _winner(config: configs.Train, folder: RunFolder, space: Space) -> tuple[Arch, Path | None]:
+    """The architecture to train and the parameters to start from."""
+    if config.arch:
+        return assemble.pick(LANDMARKS, "architecture", config.arch)(space), None
+    noted = folder.need("search", "search")["winner"]
+    return Arch(space.name, tuple(noted["picks"])), Path(noted["weights"])
+
+
+def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, row: int) -> Job:
+    """The body's parameters carry over from the search, whichever learner trained them there."""
+    assemble.pick(LEARNERS, "learner", learner)
+    identity = repr((ops, learner, config.episodes, config.seed, config.data, config.root, warm))
+    name = f"{learner}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return Job(
+        ops=ops,
+        learner=learner,
+        data=assemble.data_of(config),
+        training=Training(config.episodes),
+        way=config.way,
+        shot=config.shot,
+        eval_episodes=config.eval_episodes,
+        seed=config.seed,
+        weights=str(folder.weights / f"{name}.safetensors"),
+        warm=str(warm) if warm else None,
+        title=f"train {learner}" if config.progress else "",
+        row=row,
+    )
+
+
+def _test_job(config: configs.Train, job: Job) -> TestJob:
+    sets = [(job.data, "test")]
+    if config.in_shape[0] == 1 and config.data != OTHER_DOMAIN:
+        sets.append((assemble.data_of(config, OTHER_DOMAIN), "test"))
+    return TestJob(
+        job.ops, job.learner, job.weights, tuple(sets), config.way, TEST_SHOTS, config.test_episodes, config.seed
+    )
+
+
+def _quick(config: configs.Demo) -> configs.Demo:
+    small = {"space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60}
+    caps = {name: math.inf for name in ("latency_ms", "ram_kib", "flash_kib")}
+    return make(configs.Demo, configs.as_dict(config) | small | caps | {"quick": False})

@@ -1,0 +1,1 @@
+"""What a run tells its user: terminal tables, and one self-contained page."""

@@ -1,0 +1,162 @@
+"""Everything a report page shows, as plain data: numbers, strings and the records of `edgemeta.types`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgemeta.contracts import Latency
+from edgemeta.errors import EdgemetaError
+from edgemeta.files import write_json
+from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The architecture in the bundle."""
+
+    arch: Arch
+    learner: str
+    ops: tuple[Op, ...]
+    predicted: Latency
+    measured: Timing | None = None  # the bundle's body, timed on the device
+    ram_kib: float | None = None
+    flash_kib: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One whole network, predicted and measured on the same device."""
+
+    name: str
+    group: str  # "profile": a reference network of the profile; "search": a candidate of the search
+    predicted: Latency
+    measured_ms: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Few-shot accuracy of one learner on one test set."""
+
+    learner: str
+    test_set: str
+    way: int
+    shot: int
+    accuracy: float  # 0..1
+    ci: float  # half width of the 95 % interval
+    episodes: int
+    transductive: bool = False  # True where predictions of a query saw the other queries
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A data set of the run and how its classes were divided."""
+
+    name: str
+    images: int
+    classes: Mapping[str, int]  # split -> classes in it
+    synthetic: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file of the bundle."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """A whole run. Whatever is None or empty leaves its section of the page out."""
+
+    device: str = ""
+    budget: Cost = field(default_factory=Cost)
+    winner: Winner | None = None
+    trials: tuple[Trial, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()  # (label, predicted ms) of the winner's operators, in order
+    checks: tuple[Check, ...] = ()
+    scores: tuple[Score, ...] = ()
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()  # (stage of the run, seconds)
+    data: tuple[DataFacts, ...] = ()
+    profile: Mapping[str, str] = field(default_factory=dict)  # see `profile_facts`
+    files: tuple[BundleFile, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types only; infinities and NaN become the strings pydantic reads back as floats."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Story:
+        """The inverse of `to_dict`."""
+        try:
+            return TypeAdapter(cls).validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise EdgemetaError(
+                f"a run's story that cannot be read: {where}: {first['msg']}; run the command that wrote it again"
+            ) from None
+
+
+def save(path: Path | str, story: Story) -> Path:
+    """Write a story where `load` finds it."""
+    return write_json(path, story.to_dict())
+
+
+def load(path: Path | str) -> Story:
+    """The story of a run folder's file."""
+    try:
+        return Story.from_dict(json.loads(Path(path).read_text()))
+    except OSError as error:
+        raise EdgemetaError(f"cannot read {path}: {error.strerror}; name the folder of a run that finished") from None
+    except ValueError:
+        raise EdgemetaError(f"{path} is not JSON; run the command that wrote it again") from None
+
+
+def profile_facts(profile: Profile) -> dict[str, str]:
+    """What a latency must not be quoted without: device, CPU, governor, threads, runtime, date."""
+    versions = ", ".join(f"{name} {version}" for name, version in profile.versions.items())
+    return {
+        "Device": profile.device + (" (simulated)" if profile.synthetic else ""),
+        "CPU": profile.cpu,
+        "Frequency governor": profile.governor,
+        "Threads": str(profile.threads),
+        "Precision": f"{profile.precision}, batch {profile.batch}",
+        "Runtime": profile.runtime,
+        "Versions": versions,
+        "Measured on": profile.measured_on,
+        "Operators timed": str(len(profile.ops)),
+        "Whole networks timed": str(len(profile.nets)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # a file name may hold bytes that are no Unicode
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(float(value), "nan")
+    raise TypeError(f"a story holds plain data only, not {type(value).__name__}")

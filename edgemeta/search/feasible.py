@@ -1,0 +1,77 @@
+"""Getting under the caps: how far an architecture is over them, and the short walk back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from random import Random
+
+from edgemeta.errors import Infeasible
+from edgemeta.space.moves import mutate, neighbours
+from edgemeta.space.space import Space
+from edgemeta.types import Arch, Cost
+
+CostOf = Callable[[Arch], Cost]
+
+
+def violation(cost: Cost, cap: Cost) -> float:
+    """Sum over the fields of log(cost / cap) where it is positive; 0 exactly where `cost.fits(cap)`."""
+    pairs = ((getattr(cost, field.name), getattr(cap, field.name)) for field in fields(cap))
+    return sum(math.log(value / limit) if limit > 0 else math.inf for value, limit in pairs if value > limit)
+
+
+def repair(arch: Arch, space: Space, cost_of: CostOf, cap: Cost, *, rng: Random, tries: int = 100) -> Arch | None:
+    """`arch`, or a feasible one near it: mutations that do not raise the violation; None when `tries` are spent.
+
+    The walk lets every searcher use its proposals under tight caps, where nearly all random picks are over them.
+    """
+    over = violation(cost_of(arch), cap)
+    for _ in range(tries):
+        if over == 0:
+            return arch
+        near = mutate(arch, space, rng=rng)
+        now = violation(cost_of(near), cap)
+        if now <= over:
+            arch, over = near, now
+    return arch if over == 0 else None
+
+
+def descend(arch: Arch, space: Space, size: Callable[[Arch], float]) -> Arch:
+    """Steepest descent of `size` over one-slot moves, to a local minimum."""
+    best, least = arch, size(arch)
+    while True:
+        near = min(neighbours(best, space), key=size)
+        if size(near) >= least:
+            return best
+        best, least = near, size(near)
+
+
+def require_feasible(space: Space, cost_of: CostOf, cap: Cost, *, rng: Random, starts: int = 3) -> Arch:
+    """An architecture under the caps; `Infeasible` names the nearest one where descent finds none."""
+    if easy := repair(space.sample(rng=rng), space, cost_of, cap, rng=rng):
+        return easy
+    found = [
+        descend(space.sample(rng=rng), space, lambda arch: (violation(cost_of(arch), cap), cost_of(arch).latency_ms))
+        for _ in range(starts)
+    ]
+    best = min(found, key=lambda arch: violation(cost_of(arch), cap))
+    if violation(cost_of(best), cap) == 0:
+        return best
+    raise Infeasible(_advice(space, cost_of, cap, best, found[0]))
+
+
+def _advice(space: Space, cost_of: CostOf, cap: Cost, best: Arch, start: Arch) -> str:
+    least, cost, flags = [], cost_of(best), []
+    for field in fields(cap):
+        limit = getattr(cap, field.name)
+        if getattr(cost, field.name) > limit:
+            extreme = descend(start, space, lambda arch, name=field.name: getattr(cost_of(arch), name))
+            name, unit = field.name.rsplit("_", 1)
+            unit = unit.replace("kib", "KiB")
+            least.append(f"{name} {getattr(cost_of(extreme), field.name):.4g} {unit} > {limit:.4g} {unit}")
+            flags.append(f"--{field.name.replace('_', '-')}")
+    return (
+        f"no architecture of {space.name} fits {cap}: the least found is {', '.join(least)}; "
+        f"nearest under all caps together: {cost}; raise {' or '.join(flags)}"
+    )

@@ -1,0 +1,152 @@
+"""What worker processes are asked: train a network and score it, or test a trained one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from tqdm import tqdm
+
+from edgemeta.contracts import Params
+from edgemeta.data.dataset import Dataset
+from edgemeta.data.episode import Pool, pool
+from edgemeta.data.sources import load
+from edgemeta.errors import EdgemetaError
+from edgemeta.files import write_bytes
+from edgemeta.learners import LEARNERS
+from edgemeta.learners.evaluate import Score, evaluate, features
+from edgemeta.learners.train import Training, train
+from edgemeta.nets.build import build
+from edgemeta.search.workers import stop_orphan
+from edgemeta.types import Op, Shape
+
+TEST_QUERY = 10  # queries per class in a test episode
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Enough to load the same data in another process."""
+
+    name: str
+    root: str | None
+    cache: str
+    in_shape: Shape
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Meta-train one network and score it on validation classes."""
+
+    ops: tuple[Op, ...]
+    learner: str
+    data: DataSpec
+    training: Training
+    way: int
+    shot: int
+    eval_episodes: int
+    seed: int
+    weights: str  # where the trained parameters go
+    warm: str | None = None  # parameters to start from; the body's carry over to another learner
+    title: str = ""  # of a progress bar, where there is one
+    row: int = 0  # of that bar on the terminal
+
+
+@dataclass(frozen=True)
+class Result:
+    score: Score
+    seconds: float
+
+
+@lru_cache(maxsize=2)
+def load_data(spec: DataSpec) -> Dataset:
+    root = Path(spec.root) if spec.root else None
+    return load(spec.name, in_shape=spec.in_shape, root=root, cache=Path(spec.cache), seed=spec.seed)
+
+
+@lru_cache(maxsize=6)
+def data_pool(spec: DataSpec, split: str) -> Pool:
+    return pool(load_data(spec), split)
+
+
+def load_weights(path: str | Path) -> Params:
+    try:
+        return dict(load_file(str(path)))
+    except (OSError, SafetensorError) as error:
+        raise EdgemetaError(
+            f"cannot read weights {path}: {error}; delete the file and run the command again"
+        ) from error
+
+
+def save_weights(path: str | Path, slow: Params) -> Path:
+    return write_bytes(path, save({name: value.contiguous() for name, value in slow.items()}))
+
+
+def run_job(job: Job) -> Result:
+    """Deterministic given the job: every generator is seeded from it."""
+    began = time.perf_counter()
+    stop_orphan()
+    learner, net = LEARNERS[job.learner](), build(job.ops)
+    slow = learner.init(net, rng=torch.Generator().manual_seed(job.seed))
+    if job.warm:
+        slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
+    rng = np.random.default_rng([job.seed, job.training.episodes])
+    bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
+
+    def tick(done: int) -> None:
+        stop_orphan()
+        bar.update()
+
+    with bar:
+        slow = train(learner, net, slow, data_pool(job.data, "train"), job.training, rng=rng, tick=tick)
+    judge = data_pool(job.data, "val")
+    z = features(net, slow, judge)
+    score = evaluate(
+        learner,
+        slow,
+        judge,
+        z,
+        way=job.way,
+        shot=job.shot,
+        episodes=job.eval_episodes,
+        rng=np.random.default_rng(job.seed),
+    )
+    save_weights(job.weights, slow)
+    return Result(score, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class TestJob:
+    """Accuracy of a trained network on whole splits, at several numbers of shots."""
+
+    ops: tuple[Op, ...]
+    learner: str
+    weights: str
+    sets: tuple[tuple[DataSpec, str], ...]  # (data, split)
+    way: int
+    shots: tuple[int, ...]
+    episodes: int
+    seed: int
+
+
+def run_test(job: TestJob) -> list[dict]:
+    """One row per data set and number of shots that its classes have images for."""
+    learner, net, slow = LEARNERS[job.learner](), build(job.ops), load_weights(job.weights)
+    rows = []
+    for spec, split in job.sets:
+        judge = data_pool(spec, split)
+        z = features(net, slow, judge)
+        most = sorted(len(positions) for positions in judge.by_class)[-job.way]
+        for shot in (shot for shot in job.shots if shot + TEST_QUERY <= most):
+            rng = np.random.default_rng([job.seed, shot])
+            asked = {"way": job.way, "shot": shot, "query": TEST_QUERY, "episodes": job.episodes}
+            score = evaluate(learner, slow, judge, z, rng=rng, **asked)
+            row = {"learner": job.learner, "data": spec.name, "split": split, "way": job.way, "shot": shot}
+            rows.append(row | {"accuracy": score.mean, "ci95": score.ci95, "episodes": score.episodes})
+    return rows

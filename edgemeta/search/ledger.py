@@ -1,0 +1,60 @@
+"""The memory of a search: every finished trial, in an Optuna study that outlives kills and new caps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from edgemeta.errors import EdgemetaError
+from edgemeta.space.space import Space
+from edgemeta.types import Arch, Cost, Trial
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Ledger:
+    """Trials of one task, appended one transaction at a time.
+
+    `task` names what a score means (data, learner, way, shot, seed): scores of different tasks are never compared,
+    so each is a study of its own in the same SQLite file.
+    """
+
+    def __init__(self, path: Path, space: Space, task: str):
+        self._space = space
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
+            )
+            self._study.get_trials(deepcopy=False)
+        except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own for a damaged file
+            reason = str(error).splitlines()[0]
+            raise EdgemetaError(f"cannot open ledger {path}: {reason}; move it away to start a new one") from error
+
+    def record(self, trial: Trial) -> None:
+        slots = [(name, options) for name, options in self._space.slots if len(options) > 1]
+        picks = {name: options[pick] for (name, options), pick in zip(self._space.slots, trial.arch.picks, strict=True)}
+        self._study.add_trial(
+            create_trial(
+                params={name: picks[name] for name, _ in slots},
+                distributions={name: CategoricalDistribution(options) for name, options in slots},
+                value=trial.score,
+                state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
+                user_attrs={"trial": json.dumps(asdict(trial))},
+            )
+        )
+
+    def trials(self) -> list[Trial]:
+        """Every recorded trial, oldest first."""
+        return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
+
+
+def _trial(row: FrozenTrial) -> Trial:
+    fields = json.loads(row.user_attrs["trial"])
+    arch = Arch(fields["arch"]["space"], tuple(fields["arch"]["picks"]))
+    return Trial(**{**fields, "arch": arch, "cost": Cost(**fields["cost"])})

@@ -1,0 +1,84 @@
+"""What a search is asked: a space, a device, a budget and a few-shot task."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from edgemeta.contracts import Predictor
+from edgemeta.latency.cost import cost, upper
+from edgemeta.learners.train import Training
+from edgemeta.search.jobs import DataSpec, Job
+from edgemeta.space.space import Space
+from edgemeta.types import Arch, Cost, Op, Trial
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Candidates are scored by short meta-training of growing length (`rungs`, in episodes)."""
+
+    space: Space
+    predictor: Predictor
+    cap: Cost
+    learner: str
+    data: DataSpec
+    weights: Path
+    way: int = 5
+    shot: int = 1
+    rungs: tuple[int, ...] = (60, 180, 540)
+    eval_episodes: int = 300
+    training: Training = field(default_factory=Training)
+    seed: int = 0
+
+    @cached_property
+    def task(self) -> str:
+        """What a score means. Scores of different tasks must not be compared, so ledgers are kept apart by it."""
+        source = self.data.name + (f":{self.data.root}" if self.data.root else "")
+        return f"{self.space.name} {source} {self.learner} {self.way}w{self.shot}s seed{self.seed}"
+
+    def cost(self, arch: Arch) -> Cost:
+        """Predicted cost, for pictures and rankings."""
+        return cost(self.space.ops(arch), self.predictor)
+
+    def bound(self, arch: Arch) -> Cost:
+        """Cost with the upper end of the latency interval, which is what must fit the cap."""
+        return upper(self.space.ops(arch), self.predictor)
+
+    def weights_of(self, arch: Arch, rung: int) -> Path:
+        """Where the parameters trained up to a rung are kept; equal networks share them whatever their picks."""
+        name = hashlib.sha256(repr((self.task, self.space.ops(arch))).encode()).hexdigest()[:16]
+        return self.weights / f"{name}-{self.rungs[rung]}.safetensors"
+
+    def job(self, arch: Arch, rung: int) -> Job:
+        """Training from the rung below to this one, or from the start where the rung below left no weights."""
+        warm = self.weights_of(arch, rung - 1) if rung else None
+        if warm and not warm.exists():
+            warm = None
+        below = self.rungs[rung - 1] if warm else 0
+        return Job(
+            ops=self.space.ops(arch),
+            learner=self.learner,
+            data=self.data,
+            training=self.training.lasting(self.rungs[rung] - below),
+            way=self.way,
+            shot=self.shot,
+            eval_episodes=self.eval_episodes,
+            seed=self.seed,
+            weights=str(self.weights_of(arch, rung)),
+            warm=str(warm) if warm else None,
+        )
+
+
+def rank(trials: list[Trial], space: Space) -> list[Trial]:
+    """The furthest-trained trial of each distinct network, the most promising first.
+
+    Longer training comes first, because the scores of different fidelities do not compare.
+    """
+    furthest: dict[tuple[Op, ...], Trial] = {}
+    for trial in trials:
+        ops = space.ops(trial.arch)
+        if trial.score is not None and (ops not in furthest or furthest[ops].fidelity <= trial.fidelity):
+            furthest[ops] = trial
+    return sorted(furthest.values(), key=lambda trial: (trial.fidelity, trial.score), reverse=True)

@@ -1,0 +1,47 @@
+"""Worker processes: one thread each, nothing left behind when the parent dies."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh interpreters. Leaving it by an exception ends its processes at once."""
+    executor = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_init, initargs=(os.getpid(),)
+    )
+    try:
+        yield executor
+    except BaseException:
+        for process in list(executor._processes.values()):
+            process.kill()
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+_parent = 0
+
+
+def _init(parent: int) -> None:
+    global _parent
+    _parent = parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if hasattr(signal, "SIGKILL") and os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the kernel ends us with the parent
+    torch.set_num_threads(1)
+
+
+def stop_orphan() -> None:
+    """Where the kernel does not end us with the parent, end ourselves at the next episode."""
+    if _parent and os.getppid() != _parent:
+        os._exit(1)

@@ -1,0 +1,25 @@
+"""Small steps through a space."""
+
+from __future__ import annotations
+
+from random import Random
+
+from edgemeta.space.space import Space
+from edgemeta.types import Arch
+
+
+def mutate(arch: Arch, space: Space, *, rng: Random) -> Arch:
+    """`arch` with another option in one slot (the mutation of Real 2019, arXiv:1802.01548)."""
+    free = [slot for slot in range(len(arch.picks)) if len(space.options(slot)) > 1]
+    slot = rng.choice(free)
+    return arch.swap(slot, rng.choice([pick for pick in space.options(slot) if pick != arch.picks[slot]]))
+
+
+def neighbours(arch: Arch, space: Space) -> list[Arch]:
+    """Every architecture one `mutate` away."""
+    return [
+        arch.swap(slot, pick)
+        for slot in range(len(arch.picks))
+        for pick in space.options(slot)
+        if pick != arch.picks[slot]
+    ]

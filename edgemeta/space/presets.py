@@ -1,0 +1,49 @@
+"""The spaces a user can name, and well-known nets as points of them."""
+
+from __future__ import annotations
+
+from edgemeta.space.space import Space, Stage
+from edgemeta.types import Arch, Shape
+
+GRAY28: Shape = (1, 28, 28)
+
+
+def edge(in_shape: Shape = GRAY28) -> Space:
+    """The default: 2.7e8 picks, from tapered four-conv nets past Conv4-64 to MobileNetV2-like ones."""
+    stages = (
+        Stage(width=(8, 16, 32, 64), kind=("conv", "sep", "mb3", "mb6")),
+        Stage(width=(16, 32, 48, 64)),
+        Stage(width=(32, 48, 64, 96)),
+        Stage(width=(48, 64, 96, 128)),
+    )
+    return Space("edge", in_shape, stages)
+
+
+def tiny(in_shape: Shape = (1, 12, 12)) -> Space:
+    """For tests: two stages, every kind of layer, small enough to train and time in moments."""
+    stage = Stage(width=(4, 8))
+    return Space("tiny", in_shape, (stage, stage))
+
+
+SPACES = {"edge": edge, "tiny": tiny}
+
+
+def tapered(space: Space) -> Arch:
+    """Four conv - BN - ReLU - pool layers of 16-32-64-128 filters (97 k parameters)."""
+    return space.arch([{"width": width, "kind": "conv", "down": "pool"} for width in (16, 32, 64, 128)])
+
+
+def conv4_64(space: Space) -> Arch:
+    """The four-conv net of the few-shot literature (Vinyals 2016, arXiv:1606.04080): 64 filters in each layer."""
+    return space.arch([{"width": 64, "kind": "conv", "down": "pool"}] * 4)
+
+
+def mobile(space: Space) -> Arch:
+    """A small MobileNetV2-like net: strided stem, inverted residuals, global average pool."""
+    widths, kinds = (16, 32, 48, 96), ("mb3", "mb6", "mb6", "mb6")
+    return space.arch(
+        [{"depth": 2, "width": w, "kind": k, "down": "stride"} for w, k in zip(widths, kinds, strict=True)]
+    )
+
+
+LANDMARKS = {"tapered": tapered, "conv4-64": conv4_64, "mobile": mobile}

@@ -1,0 +1,107 @@
+"""From settings to parts: the space, the device's predictor, the data and the problem that a config names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemeta import config as configs
+from edgemeta.contracts import Predictor
+from edgemeta.data.sources import SOURCES
+from edgemeta.errors import BadConfig, nearest
+from edgemeta.latency import measure, table
+from edgemeta.latency import profile as profiles
+from edgemeta.learners import LEARNERS
+from edgemeta.learners.train import Training
+from edgemeta.search import SEARCHERS
+from edgemeta.search.jobs import DataSpec
+from edgemeta.search.problem import Problem
+from edgemeta.space.presets import SPACES
+from edgemeta.space.space import Space
+from edgemeta.stages.run_folder import RunFolder
+from edgemeta.types import Cost, Profile, Shape
+
+HOST = "host"
+
+
+def pick(registry: Mapping[str, Any], kind: str, name: str) -> Any:
+    """A member of a registry; an unknown name is answered with the nearest one."""
+    if name not in registry:
+        raise BadConfig(f"unknown {kind} {name!r}; {nearest(name, registry)}")
+    return registry[name]
+
+
+def space_of(config: configs.Task | configs.Profile) -> Space:
+    return pick(SPACES, "space", config.space)(config.in_shape)
+
+
+def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profile:
+    """The profile of the device that is searched for; the host's own is measured on first use and kept in the run."""
+    if config.device != HOST:
+        return profiles.load(config.device)
+    return host_profile(folder, space, seed=config.seed, progress=config.progress)
+
+
+def host_profile(
+    folder: RunFolder, space: Space, *, seed: int, threads: int = 1, nets: int = 20, progress: bool = True
+) -> Profile:
+    path = folder.profile(space.name)
+    if not path.exists():
+        partial = path.with_suffix(".partial.json")
+        made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=partial, progress=progress)
+        profiles.save(made, path)
+        partial.unlink(missing_ok=True)
+    return profiles.load(path)
+
+
+def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
+    """The data a config names, or another source at the same input shape."""
+    source = name or config.data
+    pick(SOURCES, "data source", source)
+    root = str(config.root.resolve()) if config.root and not name else None
+    return DataSpec(source, root, str(config.cache), config.in_shape, config.seed)
+
+
+def problem_of(config: configs.Search, folder: RunFolder, space: Space, predictor: Predictor) -> Problem:
+    pick(LEARNERS, "learner", config.learner)
+    pick(SEARCHERS, "searcher", config.searcher)
+    if list(config.rungs) != sorted(set(config.rungs)):
+        raise BadConfig(f"setting rungs = {config.rungs}: should rise, for example {configs.Search.rungs}")
+    return Problem(
+        space=space,
+        predictor=predictor,
+        cap=config.cap,
+        learner=config.learner,
+        data=data_of(config),
+        weights=folder.weights,
+        way=config.way,
+        shot=config.shot,
+        rungs=config.rungs,
+        eval_episodes=config.eval_episodes,
+        training=Training(),
+        seed=config.seed,
+    )
+
+
+def predictor_of(profile: Profile) -> Predictor:
+    return table.predictor(profile)
+
+
+def cost_to_json(cost: Cost) -> dict[str, float | None]:
+    """JSON has no infinity: None stands for no cap."""
+    return {name: value if math.isfinite(value) else None for name, value in vars(cost).items()}
+
+
+def cost_from_json(fields: Mapping[str, float | None]) -> Cost:
+    return Cost(**{name: math.inf if value is None else value for name, value in fields.items()})
+
+
+def shape_of(values: Any) -> Shape:
+    channels, height, width = values
+    return int(channels), int(height), int(width)
+
+
+def resolved(path: Path | None) -> str | None:
+    return str(path.resolve()) if path else None

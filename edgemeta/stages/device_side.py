@@ -1,0 +1,92 @@
+"""Driving the runtime that ships with bundles, as a device would: from its own file, through its own functions."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgemeta.contracts import Learner, Net, Params
+from edgemeta.data.episode import Pool, draw, episode
+from edgemeta.errors import BadBundle, EdgemetaError
+from edgemeta.files import resource
+from edgemeta.learners.train import adapt, support_of
+from edgemeta.types import Episode
+
+RUNTIME = "edgemeta_device.py"
+
+
+def runtime(folder: Path | None = None) -> ModuleType:
+    """The device runtime: the copy in a bundle, or the one that ships with edgemeta."""
+    path = (folder or resource("export") / "python") / RUNTIME
+    spec = importlib.util.spec_from_file_location(f"edgemeta_device_{abs(hash(str(path)))}", path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise BadBundle(f"{path} is missing; export the bundle again")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _translated(module: ModuleType) -> Iterator[None]:
+    try:
+        yield
+    except module.DeviceError as error:
+        raise EdgemetaError(str(error)) from error
+
+
+def run(command: str, bundle: Path, threads: int, **arguments: Any) -> str:
+    """A command of the runtime (`enroll`, `predict`) and what it prints."""
+    module, out = runtime(), io.StringIO()
+    with _translated(module), redirect_stdout(out):
+        getattr(module, f"run_{command}")(module.Device(bundle, threads), Namespace(**arguments))
+    return out.getvalue().rstrip()
+
+
+def compare(
+    bundle: Path,
+    learner: Learner,
+    net: Net,
+    slow: Params,
+    pool: Pool,
+    *,
+    way: int,
+    shot: int,
+    episodes: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """The same episodes on the device runtime and in torch: accuracies of both, and how often their answers agree."""
+    module, query = runtime(bundle), 5
+    device_hits, torch_hits, agreed = [], [], []
+    with _translated(module), torch.no_grad():
+        for _ in range(episodes):
+            drawn = draw(pool, way, shot, query, rng=rng)
+            task = episode(pool, drawn)
+            device = module.Device(bundle)
+            labels = [str(label) for label in task.support_y.tolist()]
+            device.enroll(list(task.support_x.numpy()), labels)
+            guess = np.array([int(name) for name in device.predict(list(task.query_x.numpy())).names])
+            expected = _torch_guess(learner, net, slow, task)
+            truth = task.query_y.numpy()
+            device_hits.append((guess == truth).mean())
+            torch_hits.append((expected == truth).mean())
+            agreed.append((guess == expected).mean())
+    means = [float(np.mean(values)) for values in (device_hits, torch_hits, agreed)]
+    return dict(zip(("device_accuracy", "torch_accuracy", "agreement"), means, strict=True)) | {"episodes": episodes}
+
+
+def _torch_guess(learner: Learner, net: Net, slow: Params, task: Episode) -> np.ndarray:
+    features = net.body(slow, torch.cat([task.support_x, task.query_x]))
+    support = support_of(task)._replace(x=features[: len(task.support_x)])
+    fast = adapt(learner, slow, support)
+    return learner.predict(slow, fast, features[len(task.support_x) :]).argmax(1).numpy()

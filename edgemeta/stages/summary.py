@@ -1,0 +1,221 @@
+"""What a run folder holds, told: as text for the terminal and as the story behind the report page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemeta import config as configs
+from edgemeta.config import make
+from edgemeta.contracts import Predictor
+from edgemeta.data.sources import load
+from edgemeta.lowering import bundle as bundles
+from edgemeta.lowering.manifest import Manifest
+from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, profile_facts
+from edgemeta.report.tables import table
+from edgemeta.search.ledger import Ledger
+from edgemeta.search.problem import Problem
+from edgemeta.stages import assemble
+from edgemeta.stages.candidates import Candidate, Outcome, inference_ms
+from edgemeta.stages.run_folder import RunFolder
+from edgemeta.types import Arch, Op, Profile, Timing, Trial
+
+SHOWN = 300  # infeasible proposals kept for the picture
+
+
+def search_note(
+    config: configs.Search,
+    profile: Profile,
+    ranking: Sequence[Trial],
+    winner: Outcome,
+    refused: Sequence[Outcome],
+    infeasible: Sequence[Trial],
+) -> dict[str, Any]:
+    """The search's outcome as JSON."""
+    return {
+        "config": configs.as_json(config, configs.Search),
+        "command": " ".join(["edgemeta", *sys.argv[1:]]),
+        "device": profile.device,
+        "ranking": [trial_note(trial) for trial in ranking],
+        "winner": outcome_note(winner),
+        "refused": [outcome_note(outcome) for outcome in refused],
+        "infeasible": [trial_note(trial) for trial in infeasible[:SHOWN]],
+    }
+
+
+def trial_note(trial: Trial) -> dict[str, Any]:
+    cost = assemble.cost_to_json(trial.cost)
+    return {"picks": trial.arch.picks, "score": trial.score, "fidelity": trial.fidelity, "cost": cost}
+
+
+def outcome_note(outcome: Outcome) -> dict[str, Any]:
+    candidate = outcome.candidate
+    return {
+        "picks": candidate.arch.picks,
+        "learner": candidate.learner,
+        "weights": str(candidate.weights),
+        "episodes": candidate.episodes,
+        "cost": assemble.cost_to_json(outcome.cost),
+        "measured": outcome.measured,
+    }
+
+
+def export_lines(
+    noted: Mapping[str, Any], trained: Mapping[str, Any] | None, problem: Problem
+) -> Iterator[list[Candidate]]:
+    """For each learner the candidates in order: the trained winner, then what the search ranked below it."""
+    fallback = [ranked(entry, problem) for entry in noted["ranking"]]
+    weights = trained["weights"] if trained else {}
+    for learner in [problem.learner, *(name for name in weights if name != problem.learner)]:
+        line = []
+        if trained and learner in weights:
+            arch = Arch(problem.space.name, tuple(trained["picks"]))
+            tests = tuple(row for row in trained["tests"] if row["learner"] == learner)
+            line = [Candidate(arch, learner, Path(weights[learner]), trained["episodes"], tests)]
+        yield line + [candidate for candidate in fallback if candidate.learner == learner]
+
+
+def ranked(entry: Mapping[str, Any], problem: Problem) -> Candidate:
+    """A trial of the search's ranking as a candidate, with the weights it left."""
+    arch = Arch(problem.space.name, tuple(entry["picks"]))
+    weights = problem.weights_of(arch, problem.rungs.index(entry["fidelity"]))
+    return Candidate(arch, problem.learner, weights, entry["fidelity"])
+
+
+def bundles_of(target: Path) -> list[Path]:
+    """The bundle at `target` and its siblings of other learners."""
+    found = [target, *sorted(target.parent.glob(f"{target.name}-*"))]
+    return [path for path in found if (path / "manifest.json").exists()]
+
+
+def search_text(folder: RunFolder) -> str:
+    noted = folder.need("search", "search")
+    rows = [
+        {
+            "validation_percent": 100 * entry["score"],
+            "episodes": entry["fidelity"],
+            "predicted_ms": entry["cost"]["latency_ms"],
+            "ram_kib": entry["cost"]["ram_kib"],
+            "flash_kib": entry["cost"]["flash_kib"],
+            "picks": ".".join(map(str, entry["picks"])),
+        }
+        for entry in noted["ranking"][:5]
+    ]
+    winner = noted["winner"]
+    refused = f"; {len(noted['refused'])} before it broke a cap when measured" if noted["refused"] else ""
+    how = "measured here" if winner["measured"] else "predicted, not measured: the device is not this machine"
+    picks = ".".join(map(str, winner["picks"]))
+    return f"{table(rows)}\nchosen {picks}: {assemble.cost_from_json(winner['cost'])} ({how}{refused})\n{folder.bundle}"
+
+
+def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per learner and data set, a column per number of shots."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault((row["learner"], row["data"]), {"learner": row["learner"], "test_data": row["data"]})
+        line[f"{row['way']}w{row['shot']}s"] = f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
+    return list(lines.values())
+
+
+def bundles_text(target: Path) -> str:
+    rows = []
+    for path in bundles_of(target):
+        manifest = bundles.read(path)
+        measured = manifest.costs.measured
+        row: dict[str, Any] = {
+            "bundle": str(path),
+            "learner": manifest.learner.name,
+            "flash_kib": manifest.costs.graph_kib,
+        }
+        if measured:
+            row |= {name: getattr(measured, name).median_ms for name in ("body_ms", "classify_ms", "adapt_ms")}
+        rows.append(row)
+    return table(rows)
+
+
+def devices_table(found: Mapping[str, Profile]) -> str:
+    keys = ("device", "runtime", "threads", "precision", "measured_on", "synthetic")
+    rows = [{"name": name, **{key: getattr(profile, key) for key in keys}} for name, profile in found.items()]
+    here = {"name": assemble.HOST, "device": "this machine, profiled on first use"}
+    return table([here, *rows])
+
+
+def bench_table(manifest: Manifest, measured: Mapping[str, Any]) -> str:
+    noted, rows = manifest.costs.measured, []
+    for name in ("body_ms", "classify_ms", "adapt_ms"):
+        now = measured[name]
+        row = {"graph": name.removesuffix("_ms"), "here_ms": now["median_ms"], "iqr_ms": now["iqr_ms"]}
+        rows.append(row | {"manifest_ms": getattr(noted, name).median_ms if noted else None})
+    total = inference_ms(measured)
+    predicted = manifest.costs.predicted.latency_ms
+    return f"{table(rows)}\none inference (body + classify): {total:.4g} ms, predicted {predicted:.4g} ms"
+
+
+def story(folder: RunFolder) -> Story:
+    """Everything the report shows, gathered from the run folder."""
+    noted, trained = folder.need("search", "search"), folder.read("train")
+    settings = make(configs.Search, noted["config"] | {"run": folder.root})
+    space = assemble.space_of(settings)
+    profile = assemble.profile_of(settings, folder, space)
+    predictor = assemble.predictor_of(profile)
+    problem = assemble.problem_of(settings, folder, space, predictor)
+    manifest = bundles.read(folder.bundle)
+    arch = Arch(space.name, tuple(manifest.facts["picks"]))  # type: ignore[arg-type]
+    ops, measured = space.ops(arch), manifest.costs.measured
+    costs = {"ram_kib": problem.cost(arch).ram_kib, "flash_kib": manifest.costs.graph_kib}
+    timing = Timing(**measured.body_ms.model_dump()) if measured else None
+    return Story(
+        device=profile.device,
+        budget=settings.cap,
+        winner=Winner(arch, manifest.learner.name, ops, predictor.latency(ops), timing, **costs),
+        trials=(*Ledger(folder.ledger, space, problem.task).trials(), *_infeasible(noted, problem)),
+        layers=layers(ops, predictor),
+        checks=tuple(_checks(noted, profile, predictor, space)),
+        scores=tuple(_scores(trained["tests"])) if trained else (),
+        seed=settings.seed,
+        versions=manifest.versions,
+        commands=(noted["command"],),
+        stages=tuple((folder.read("stages") or {}).items()),
+        data=_data_facts(settings),
+        profile=profile_facts(profile),
+        files=tuple(BundleFile(name, info.bytes, info.sha256) for name, info in manifest.files.items()),
+    )
+
+
+def layers(ops: Sequence[Op], predictor: Predictor) -> tuple[tuple[str, float], ...]:
+    """Each operator's share of the predicted latency: what the prediction grows by when it is added."""
+    totals = [predictor.latency(ops[: end + 1]).ms for end in range(len(ops))]
+    starts = [0.0, *totals[:-1]]
+    labels = [f"{i + 1} {op.kind} {'x'.join(map(str, op.out_shape))}" for i, op in enumerate(ops)]
+    return tuple((label, max(0.0, end - start)) for label, end, start in zip(labels, totals, starts, strict=True))
+
+
+def _checks(noted: Mapping[str, Any], profile: Profile, predictor: Predictor, space: Any) -> Iterator[Check]:
+    for net in profile.nets:
+        yield Check(str(net.arch), "profile", predictor.latency(net.ops or space.ops(net.arch)), net.timing.median_ms)
+    for outcome in [*noted["refused"], noted["winner"]]:
+        if outcome["measured"]:
+            arch = Arch(space.name, tuple(outcome["picks"]))
+            yield Check(
+                str(arch), "search", predictor.latency(space.ops(arch)), outcome["measured"]["body_ms"]["median_ms"]
+            )
+
+
+def _infeasible(noted: Mapping[str, Any], problem: Problem) -> Iterator[Trial]:
+    for entry in noted["infeasible"]:
+        arch, cost = Arch(problem.space.name, tuple(entry["picks"])), assemble.cost_from_json(entry["cost"])
+        yield Trial(arch, cost, None, None, 0, problem.seed, 0.0, noted["config"]["searcher"], "infeasible")
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> Iterator[Score]:
+    for row in rows:
+        figures = (row["way"], row["shot"], row["accuracy"], row["ci95"], row["episodes"])
+        yield Score(row["learner"], f"{row['data']} ({row['split']} classes)", *figures)
+
+
+def _data_facts(settings: configs.Search) -> tuple[DataFacts, ...]:
+    data = load(settings.data, in_shape=settings.in_shape, root=settings.root, cache=settings.cache, seed=settings.seed)
+    classes = {split: len(own) for split, own in data.splits.items()}
+    return (DataFacts(data.name, len(data.images), classes, data.synthetic, data.notes),)

@@ -1,0 +1,161 @@
+"""The records every module speaks in: frozen, and with the unit in the name of each measured field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor
+
+FLOAT_BYTES = 4
+KIB = 1024.0
+Shape = tuple[int, int, int]  # (channels, height, width) of one example
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator of an architecture, after batch-norm folding, for one example.
+
+    `inputs` are positions of its producers in the list the operator stands in; -1 is the network's input.
+    The list is in topological order, so a reader needs no graph library to walk it.
+    """
+
+    kind: str  # "conv", "maxpool", "add" or "gap" (global average pool)
+    in_shape: Shape
+    out_shape: Shape
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    act: str = "none"  # "relu" or "none", fused into the operator
+    inputs: tuple[int, ...] = (-1,)
+
+    @cached_property
+    def key(self) -> str:
+        """What two operators must share to share a timing: everything but their place in the network."""
+        shape = "x".join(map(str, self.in_shape)) + "-" + "x".join(map(str, self.out_shape))
+        return f"{self.kind}_{shape}_k{self.kernel}s{self.stride}g{self.groups}_{self.act}"
+
+    @cached_property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the convolution kernel (out, in/groups, k, k); () for operators without weights."""
+        if self.kind != "conv":
+            return ()
+        return (self.out_shape[0], self.in_shape[0] // self.groups, self.kernel, self.kernel)
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one example; pools and additions count none."""
+        return math.prod(self.weight_shape) * self.out_shape[1] * self.out_shape[2] if self.weight_shape else 0
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of the folded float32 kernel and bias."""
+        return FLOAT_BYTES * (math.prod(self.weight_shape) + self.out_shape[0]) if self.weight_shape else 0
+
+    @cached_property
+    def act_bytes(self) -> int:
+        """Bytes of the float32 output of one example."""
+        return FLOAT_BYTES * math.prod(self.out_shape)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A point of a space: the index of the option picked in each of its slots."""
+
+    space: str
+    picks: tuple[int, ...]
+
+    def swap(self, slot: int, pick: int) -> Arch:
+        """The same architecture with another option in one slot."""
+        return replace(self, picks=self.picks[:slot] + (pick,) + self.picks[slot + 1 :])
+
+    def __str__(self) -> str:
+        return f"{self.space}:{'.'.join(map(str, self.picks))}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one inference of one example costs; the same record, used as a cap, is a budget."""
+
+    latency_ms: float = math.inf
+    ram_kib: float = math.inf  # peak of live activations
+    flash_kib: float = math.inf  # weights and graphs on disk
+
+    def fits(self, cap: Cost) -> bool:
+        """True where no field passes the cap's."""
+        return all(getattr(self, f.name) <= getattr(cap, f.name) for f in fields(self))
+
+    def __str__(self) -> str:
+        named = ((f.name.rsplit("_", 1), getattr(self, f.name)) for f in fields(self))
+        shown = [
+            f"{name} {value:.4g} {unit.replace('kib', 'KiB')}" for (name, unit), value in named if value < math.inf
+        ]
+        return ", ".join(shown) or "no cap"
+
+
+class Timing(NamedTuple):
+    """A repeated measurement."""
+
+    median_ms: float
+    iqr_ms: float
+    n: int
+
+
+@dataclass(frozen=True)
+class NetTiming:
+    """A whole network timed in one piece: the reference that operator sums are calibrated on."""
+
+    arch: Arch
+    timing: Timing
+    ops: tuple[Op, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Measured latencies of one device under one runtime and setting."""
+
+    device: str
+    runtime: str  # e.g. "onnxruntime"
+    versions: Mapping[str, str]
+    threads: int
+    precision: str  # "fp32" or "int8"
+    batch: int
+    measured_on: str  # ISO date
+    cpu: str
+    governor: str  # the CPU frequency governor, "unknown" where the kernel shows none
+    synthetic: bool
+    overhead: Mapping[str, float]  # calibrated constants, names ending in _ms or _ratio
+    ops: Mapping[str, Timing]  # Op.key -> timing
+    nets: tuple[NetTiming, ...] = ()
+    status: Mapping[str, str] = field(default_factory=dict)  # Op.key -> why a row is not "ok"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One few-shot task. Labels are 0..way-1; `classes` names the data set's classes behind them."""
+
+    support_x: Tensor  # (n_support, ...) images or features
+    support_y: Tensor  # (n_support,) int64
+    query_x: Tensor  # (n_query, ...)
+    query_y: Tensor  # (n_query,) int64
+    way: int
+    shot: int
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one architecture: its cost, and its score if it was worth training."""
+
+    arch: Arch
+    cost: Cost  # predicted
+    score: float | None  # few-shot accuracy on validation classes, 0..1
+    score_ci: float | None  # half width of its 95 % interval
+    fidelity: int  # training episodes behind the score
+    seed: int
+    seconds: float
+    searcher: str
+    status: str  # "ok", "infeasible" or "failed: why"

@@ -1,0 +1,194 @@
+"""What every benchmark shares: its options, its table on the screen and its JSON on disk.
+
+A benchmark is a script of one published table:
+
+    args = parser("Predicted against measured latency on this machine.").parse_args()
+    ...
+    sys.exit(emit("host_latency", {"spearman": 0.99}, rows, args.json, goals=args.goals))
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import math
+import operator
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgemeta.errors import BadConfig
+from edgemeta.files import write_json
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+COMPARE = {"<=": operator.le, ">=": operator.ge}
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Verdict(NamedTuple):
+    """One value against its goal."""
+
+    name: str
+    value: float | None  # None where the benchmark gave no such value
+    goal: str  # e.g. ">= 0.99"
+    met: bool
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options every benchmark has; add your own to it."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--json", type=Path, metavar="FILE", help="write values, rows and circumstances here")
+    made.add_argument("--goals", type=Path, metavar="FILE", help='{"bench": {"value": ["<=", number]}} to compare with')
+    return made
+
+
+def emit(
+    name: str,
+    values: Mapping[str, float],
+    rows: Sequence[Mapping[str, Any]],
+    json_path: Path | None = None,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    goals: Path | None = None,
+) -> int:
+    """Print the rows and values, write them with their circumstances, and return the exit code: 1 for a missed goal.
+
+    name: that of the script. values: the published numbers. rows: the table behind them. extra: anything else worth
+    keeping (settings, seeds).
+    """
+    numbers = {key: _number(key, value) for key, value in values.items()}
+    print(table(rows), end="\n\n" if rows else "")
+    verdicts = verdict(name, numbers, read_goals(goals) if goals else {})
+    print(table(_summary(numbers, verdicts)))
+    if json_path:
+        plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
+        record = {"name": name, "values": numbers, "rows": plain, **circumstances(), "extra": dict(extra or {})}
+        print(f"\nwritten to {write_json(json_path, record)}")
+    return 0 if all(row.met for row in verdicts) else 1
+
+
+def read_goals(path: Path) -> dict[str, dict[str, tuple[str, float]]]:
+    """Goals by benchmark and value; keys starting with "_" are remarks."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            bench: {value: (_comparison(sign), _number(value, goal)) for value, (sign, goal) in goals.items()}
+            for bench, goals in raw.items()
+            if not bench.startswith("_")
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadConfig(
+            f'cannot read goals from {path}: {error}; expected {{"bench": {{"value": ["<=", 1]}}}}'
+        ) from error
+
+
+def verdict(name: str, values: Mapping[str, float], goals: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
+    """Each goal of benchmark `name` against its value; a goal without a value is not met."""
+    return [
+        Verdict(key, values.get(key), f"{sign} {goal:g}", key in values and COMPARE[sign](values[key], goal))
+        for key, (sign, goal) in goals.get(name, {}).items()
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as aligned columns under the keys of the first; numbers to the right, four significant digits."""
+    if not rows:
+        return ""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_show(row.get(key, "")) for key in keys] for row in rows]
+    right = [all(_is_number(row.get(key, 0)) for row in rows) for key in keys]
+    widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
+    lines = [keys, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def circumstances() -> dict[str, Any]:
+    """What a number means nothing without: commit, date, versions, CPU and threads."""
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "dirty": bool(_git("status", "--porcelain")),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": {setting: os.environ.get(setting, "unset") for setting in THREAD_SETTINGS},
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _summary(values: Mapping[str, float], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    against = {row.name: row for row in verdicts}
+    names = list(dict.fromkeys([*values, *against]))
+    if not against:
+        return [{"value": name, "result": values[name]} for name in names]
+    return [
+        {
+            "value": name,
+            "result": values.get(name, "missing"),
+            "goal": against[name].goal if name in against else "",
+            "met": ("yes" if against[name].met else "NO") if name in against else "",
+        }
+        for name in names
+    ]
+
+
+def _comparison(sign: Any) -> str:
+    if sign not in COMPARE:
+        raise ValueError(f"unknown comparison {sign!r}")
+    return sign
+
+
+def _number(name: str, value: Any) -> float:
+    plain = _plain(value)
+    if not _is_number(plain) or not math.isfinite(plain):
+        raise ValueError(f"{name} = {value!r} is not a finite number")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """numpy and torch scalars as Python ones, which JSON can hold."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(_plain(value), (int, float)) and not isinstance(_plain(value), bool)
+
+
+def _show(value: Any) -> str:
+    plain = _plain(value)
+    return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
