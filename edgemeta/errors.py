@@ -1,5 +1,8 @@
 """Errors a user can act on: each message says what was tried, the nearest answer and the next move, in one line."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class EdgemetaError(Exception):
     """Base of every error the user can mend; the CLI prints it as one line and exits with code 2."""
@@ -29,10 +32,8 @@ class Diverged(EdgemetaError):
     """A training whose loss stopped being a number; a search marks the trial as failed and goes on."""
 
 
-def nearest(name: str, known) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """The known name closest to a mistyped one, as an advice: `did you mean 'random'?`."""
-    import difflib
-
     known = sorted(map(str, known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"

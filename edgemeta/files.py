@@ -38,7 +38,7 @@ def write_text(path: Path | str, text: str) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def resource(name: str) -> Path:

@@ -20,6 +20,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("nets", "learners"),
     ("latency", "tasks"),
     ("search", "lowering", "report"),
+    ("stages",),
     ("pipeline",),
     ("cli", "integrations", "__main__"),
 )

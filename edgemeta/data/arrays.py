@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset
 from edgemeta.data.splits import by_class
 from edgemeta.errors import BadData
@@ -29,9 +29,8 @@ def load_npz(*, in_shape: Shape, root: Path | None, cache: Path, seed: int) -> D
     path = Path(root)
     try:
         _check_header(path)
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        x, y = read_arrays(path, "x", "y")
+    except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise BadData(f"cannot read {path}: {reason}; {_NEXT}") from error
     images, y = _images(x, in_shape, path), y.astype(str) if y.dtype.kind == "S" else y

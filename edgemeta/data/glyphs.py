@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset, with_channels
 from edgemeta.data.glyph_render import render
 from edgemeta.data.glyph_select import SCRIPTS, Glyph, GlyphClass, glyphs_of, select
@@ -20,6 +19,7 @@ from edgemeta.types import Shape
 
 VERSION = 1  # raise it when a change alters the pixels: caches of older versions are left alone
 IMAGES_PER_CLASS = {"train": 40, "val": 20, "test": 20}
+_ARRAYS = ("images", "labels", "names", "split")
 _BATCH = 1024
 
 
@@ -99,9 +99,8 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
 def _read(path: Path, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
     """The arrays of a cache file; None where it is absent, cut short or of another make, so that it is written anew."""
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            stored = {name: file[name] for name in ("images", "labels", "names", "split")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        stored = dict(zip(_ARRAYS, read_arrays(path, *_ARRAYS), strict=True))
+    except DAMAGED:
         return None
     whole = stored["images"].shape == (len(stored["labels"]), *size) and stored["images"].dtype == np.uint8
     return stored if whole else None

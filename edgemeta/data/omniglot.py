@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset, with_channels
 from edgemeta.data.images import resize
 from edgemeta.errors import BadData
@@ -55,13 +55,11 @@ def _with_rotations(gray: list[np.ndarray], names: list[str], splits: dict[str, 
 def _from_arrays(folder: Path) -> tuple[list[np.ndarray], list[str], dict[str, list[int]]]:
     """4-bit gray images, two to a byte: `nib` (characters, 20, 28 * 28 / 2)."""
     try:
-        with open(folder / ARRAYS, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            nib = file["nib"]
-        with open(folder / NAMES, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names = [f"{a}/{c}" for a, c in zip(file["alphabet"], file["character"], strict=True)]
+        (nib,) = read_arrays(folder / ARRAYS, "nib")
+        names = [f"{a}/{c}" for a, c in zip(*read_arrays(folder / NAMES, "alphabet", "character"), strict=True)]
         splits = {name: list(map(int, own)) for name, own in json.loads((folder / SPLIT).read_text())["splits"].items()}
         gray = np.stack([nib >> 4, nib & 15], -1).reshape(*nib.shape[:2], 28, 28) * np.uint8(17)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise BadData(f"{folder} is not the omniglot that was expected ({error}); {_NEXT}") from error
     return list(gray), names, splits
 

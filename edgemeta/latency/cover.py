@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -62,13 +62,3 @@ def covering(space: Space, *, rng: Random) -> list[Arch]:
 
 def _gain(space: Space, arch: Arch, missing: set[str]) -> int:
     return len({op.key for op in space.ops(arch)} & missing)
-
-
-def prefixes(ops: Sequence[Op]) -> Iterator[tuple[Op, ...]]:
-    """The network cut wherever the resolution falls: networks that differ by a stage tell what the stage costs.
-
-    The whole network is not among them.
-    """
-    for i in range(1, len(ops)):
-        if ops[i - 1].kind == "maxpool" or (ops[i].stride == 2 and ops[i].kind == "conv"):
-            yield tuple(ops[:i])

@@ -35,7 +35,15 @@ def terms(op: Op) -> list[float]:
     taps = op.kernel**2 * (1 if op.groups > 1 else _padded(c_in)) * _padded(c_out) if op.kind == "conv" else 0
     uneven = [math.prod(shape) for shape in (op.in_shape, op.out_shape) if _padded(shape[0]) != shape[0]]
     moved = c_in * h_in * w_in + c_out * h * w
-    return [1.0, taps * h * w / 1e6, op.macs / 1e6, moved / 1e4, taps / 1e4, sum(uneven) / 1e4, _padded(c_out) * h * w / 1e5]
+    return [
+        1.0,
+        taps * h * w / 1e6,
+        op.macs / 1e6,
+        moved / 1e4,
+        taps / 1e4,
+        sum(uneven) / 1e4,
+        _padded(c_out) * h * w / 1e5,
+    ]
 
 
 def design(operators: Sequence[Op]) -> np.ndarray:

@@ -84,7 +84,9 @@ def classify_onnx(*, dim: int = 128, way: int = 5) -> onnx.ModelProto:
     shapes = {"z": [1, dim], "total": [way, dim], "count": [way, 1], "logits": [way]}
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
     axis = numpy_helper.from_array(np.array([1], np.int64), "axis")
-    graph = helper.make_graph(nodes, "classify", [values[n] for n in ("z", "total", "count")], [values["logits"]], [axis])
+    graph = helper.make_graph(
+        nodes, "classify", [values[n] for n in ("z", "total", "count")], [values["logits"]], [axis]
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
@@ -92,7 +94,9 @@ def _nodes(i: int, op: Op, inputs: list[str]) -> list[onnx.NodeProto]:
     name = f"{i}.{op.kind}"
     if op.kind == "conv":
         out = f"c{i}" if op.act == "relu" else f"v{i}"
-        geometry = dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.kernel // 2] * 4, group=op.groups)
+        geometry = dict(
+            kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.kernel // 2] * 4, group=op.groups
+        )
         conv = helper.make_node("Conv", inputs, [out], name=name, **geometry)
         return [conv, helper.make_node("Relu", [out], [f"v{i}"], name=f"{i}.relu")] if op.act == "relu" else [conv]
     if op.kind == "maxpool":

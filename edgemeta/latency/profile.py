@@ -127,7 +127,11 @@ def _validated(text: bytes, path: Path) -> _Profile:
 def _reason(error: Mapping[str, Any]) -> str:
     field = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        unit = "; times are in milliseconds, fields `median_ms` and `iqr_ms`" if field.startswith(("median", "iqr")) else ""
+        unit = (
+            "; times are in milliseconds, fields `median_ms` and `iqr_ms`"
+            if field.startswith(("median", "iqr"))
+            else ""
+        )
         return f"unknown field{unit}"
     if error["type"] == "missing":
         return "missing"
@@ -145,7 +149,9 @@ def _check_units(profile: Profile, path: Path) -> None:
     if slow:
         raise BadProfile(f"profile {path}: {slow[0]} takes over {MAX_MEDIAN_MS:g} ms; are these microseconds? {AGAIN}")
     if profile.nets and medians and (wrong := _wrong_by(profile)):
-        raise BadProfile(f"profile {path}: operators and whole networks disagree {wrong:.0f}-fold; mixed units? {AGAIN}")
+        raise BadProfile(
+            f"profile {path}: operators and whole networks disagree {wrong:.0f}-fold; mixed units? {AGAIN}"
+        )
 
 
 def _wrong_by(profile: Profile) -> float:

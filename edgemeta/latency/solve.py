@@ -28,11 +28,11 @@ LEAST_SHARE = 0.05  # no operator is predicted below this share of its physical 
 
 
 class Sample(NamedTuple):
-    """A timed network. `judge`: its leave-one-out residual tells how wrong predictions of unseen networks are."""
+    """A timed network. `once_ms`, where given: its timing at one moment, which the interval must hold."""
 
     ops: Sequence[Op]
     ms: float
-    judge: bool
+    once_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def solve(samples: Sequence[Sample], operators: Mapping[str, Op]) -> Solution:
     mean = np.maximum(physical + across.T @ weights, LEAST_SHARE * physical)
     variance = np.diag(covariance) - np.einsum("ij,ij->j", across, inverse @ across)
     left_out = times - weights / np.diag(inverse)  # eq. 5.12
-    ratios = times / np.maximum(left_out, 1e-9)
-    low, high = interval(ratios[[sample.judge for sample in samples]])
+    once = np.array([math.nan if sample.once_ms is None else sample.once_ms for sample in samples])
+    ratios = once / np.maximum(left_out, 1e-9)
+    low, high = interval(ratios[~np.isnan(ratios)])
     spread = np.sqrt(np.maximum(variance, 0))
     return Solution(
         max(0.0, run_ms + RUN_SD_MS**2 * float(weights.sum())),

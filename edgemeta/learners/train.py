@@ -33,6 +33,11 @@ class Training:
     def lasting(self, episodes: int) -> Training:
         return replace(self, episodes=episodes)
 
+    def suited(self, pool: Pool) -> Training:
+        """With no more ways than the pool has classes of `shot + query` images; `draw` refuses fewer than two."""
+        enough = sum(len(positions) >= self.shot + self.query for positions in pool.by_class)
+        return replace(self, way=max(2, min(self.way, enough)))
+
 
 def support_of(episode: Episode) -> Support:
     return Support(episode.support_x, F.one_hot(episode.support_y, episode.way).float())

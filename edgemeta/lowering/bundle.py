@@ -71,6 +71,7 @@ def write(
     contents[RUNTIME] = (files.resource("export") / "python" / RUNTIME).read_bytes()
     channels, height, width = net.in_shape
     record: dict[str, Any] = {
+        "id": "0" * 64,
         "format": manifest.FORMAT,
         "version": manifest.VERSION,
         "learner": {"name": learner.name, "steps": learner.steps, "on": "features"},
@@ -91,8 +92,7 @@ def write(
         "files": {name: {"sha256": manifest.digest(data), "bytes": len(data)} for name, data in contents.items()},
         "facts": dict(facts),
     }
-    record["id"] = manifest.bundle_id(record)
-    contents[manifest.NAME] = _json(_validated(record, str(folder)))
+    contents[manifest.NAME] = _json(_identified(_validated(record, str(folder))))
     return replace.folder(folder, contents)
 
 
@@ -130,6 +130,14 @@ def read(folder: Path | str) -> Manifest:
     if found.id != manifest.bundle_id(found.model_dump(mode="json")):
         raise BadBundle(f"{folder}: the manifest was changed after it was written; export the bundle again")
     return found
+
+
+def move(folder: Path | str, target: Path | str) -> Path:
+    """Put a bundle in another place; an old one there is replaced in one move."""
+    folder, target = Path(folder), Path(target)
+    read(folder)
+    _refuse_foreign(target)
+    return replace.folder(target, {path.name: path.read_bytes() for path in folder.iterdir()})
 
 
 def measure(folder: Path | str, *, threads: int = 1) -> dict[str, Any]:
@@ -246,6 +254,10 @@ def _bounded(path: Path, limit: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadBundle(f"cannot read {path}: {error.strerror}; export the bundle again") from error
+
+
+def _identified(found: Manifest) -> Manifest:
+    return found.model_copy(update={"id": manifest.bundle_id(found.model_dump(mode="json"))})
 
 
 def _validated(record: Any, where: str) -> Manifest:

@@ -21,6 +21,11 @@ BORROWED = (
     aten.native_group_norm,
     aten.native_group_norm_backward,
     aten.one_hot,
+    aten.linalg_vector_norm,
+    aten.gelu,
+    aten.gelu_backward,
+    aten.leaky_relu,
+    aten.leaky_relu_backward,
     aten.eye,
 )
 

@@ -11,17 +11,26 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import fx
 
+from edgemeta.errors import BadBundle
+
 NUMPY: dict[torch.dtype, np.dtype] = {
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
     torch.int64: np.dtype(np.int64),
     torch.int32: np.dtype(np.int32),
+    torch.uint8: np.dtype(np.uint8),
     torch.bool: np.dtype(np.bool_),
 }
 
 
+def numpy_type(dtype: torch.dtype) -> np.dtype:
+    if dtype not in NUMPY:
+        raise BadBundle(f"no ONNX for tensors of {dtype}; use one of {', '.join(map(str, NUMPY))}")
+    return NUMPY[dtype]
+
+
 def onnx_type(dtype: torch.dtype) -> int:
-    return helper.np_dtype_to_tensor_dtype(NUMPY[dtype])
+    return helper.np_dtype_to_tensor_dtype(numpy_type(dtype))
 
 
 @dataclass
@@ -56,7 +65,7 @@ class Builder:
         return output
 
     def constant(self, value: Any, dtype: torch.dtype) -> str:
-        return self.constants.add(np.asarray(value, dtype=NUMPY[dtype]))
+        return self.constants.add(np.asarray(value, dtype=numpy_type(dtype)))
 
     def tensor(self, value: Any, dtype: torch.dtype | None = None) -> str:
         """The name of a traced tensor, size or plain number, cast to `dtype` where it has another."""

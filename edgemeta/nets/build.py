@@ -65,7 +65,7 @@ def _apply(i: int, op: Op, params: Params, inputs: list[Tensor], train: bool) ->
 
 
 def fold(ops: Sequence[Op], params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Inference weights {"<i>.weight": (out, in/groups, k, k), "<i>.bias": (out,)} with batch norm folded in, float32."""
+    """Float32 {"<i>.weight": (out, in/groups, k, k), "<i>.bias": (out,)} with batch norm folded in."""
     folded = {}
     for i, op in enumerate(ops):
         if op.kind == "conv":

@@ -74,7 +74,7 @@ def _trained(trial: Trial) -> bool:
 
 
 def _latency_scale(trained: Sequence[Trial], rest: Sequence[Trial], cap: Cost, width: int) -> Scale:
-    known = [t.cost.latency_ms for t in trained] + [cap.latency_ms] * (math.isfinite(cap.latency_ms))
+    known = [t.cost.latency_ms for t in trained] + [cap.latency_ms] * math.isfinite(cap.latency_ms)
     shown = known + [min(t.cost.latency_ms, CLIP * max(known)) for t in rest]
     log = min(shown) > 0 and max(shown) > 6 * min(shown)
     return Scale(*span(shown, log=log), LEFT, width - RIGHT, log)

@@ -20,14 +20,11 @@ from edgemeta.data.sources import load
 from edgemeta.errors import EdgemetaError
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
-from edgemeta.learners.evaluate import Score, evaluate, features
+from edgemeta.learners.evaluate import Score, evaluate, features, queries
 from edgemeta.learners.train import Training, train
 from edgemeta.nets.build import build
 from edgemeta.search.workers import stop_orphan
 from edgemeta.types import Op, Shape
-
-TEST_QUERY = 10  # queries per class in a test episode
-
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -97,6 +94,7 @@ def run_job(job: Job) -> Result:
     if job.warm:
         slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
     rng = np.random.default_rng([job.seed, job.training.episodes])
+    taught = data_pool(job.data, "train")
     bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
 
     def tick(done: int) -> None:
@@ -104,7 +102,7 @@ def run_job(job: Job) -> Result:
         bar.update()
 
     with bar:
-        slow = train(learner, net, slow, data_pool(job.data, "train"), job.training, rng=rng, tick=tick)
+        slow = train(learner, net, slow, taught, job.training.suited(taught), rng=rng, tick=tick)
     judge = data_pool(job.data, "val")
     z = features(net, slow, judge)
     score = evaluate(
@@ -114,6 +112,7 @@ def run_job(job: Job) -> Result:
         z,
         way=job.way,
         shot=job.shot,
+        query=queries(judge, job.way, job.shot),
         episodes=job.eval_episodes,
         rng=np.random.default_rng(job.seed),
     )
@@ -142,11 +141,13 @@ def run_test(job: TestJob) -> list[dict]:
     for spec, split in job.sets:
         judge = data_pool(spec, split)
         z = features(net, slow, judge)
-        most = sorted(len(positions) for positions in judge.by_class)[-job.way]
-        for shot in (shot for shot in job.shots if shot + TEST_QUERY <= most):
+        way = min(job.way, len(judge.by_class))
+        most = sorted(len(positions) for positions in judge.by_class)[-way]
+        for shot in (shot for shot in job.shots if shot < most):
             rng = np.random.default_rng([job.seed, shot])
-            asked = {"way": job.way, "shot": shot, "query": TEST_QUERY, "episodes": job.episodes}
+            query = queries(judge, way, shot)
+            asked = {"way": way, "shot": shot, "query": query, "episodes": job.episodes}
             score = evaluate(learner, slow, judge, z, rng=rng, **asked)
-            row = {"learner": job.learner, "data": spec.name, "split": split, "way": job.way, "shot": shot}
+            row = {"learner": job.learner, "data": spec.name, "split": split, "way": way, "shot": shot}
             rows.append(row | {"accuracy": score.mean, "ci95": score.ci95, "episodes": score.episodes})
     return rows

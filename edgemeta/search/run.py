@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -32,7 +32,7 @@ class Search:
     searcher: Searcher
     name: str  # the searcher's, for the ledger
     ledger: Ledger
-    executor: ProcessPoolExecutor
+    executor: Executor
     workers: int
     progress: bool = True
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training

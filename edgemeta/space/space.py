@@ -9,7 +9,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from edgemeta.errors import BadConfig
+from edgemeta.errors import BadConfig, nearest
 from edgemeta.space.ops import LAYERS, Tape
 from edgemeta.types import Arch, Op, Shape
 
@@ -64,7 +64,12 @@ class Space:
     def arch(self, stages: Sequence[Mapping[str, Any]]) -> Arch:
         """The architecture with the named settings; what a stage leaves out is its first option."""
         picks = []
+        if len(stages) != len(self.stages):
+            raise BadConfig(f"{len(stages)} stages given, {self.name} has {len(self.stages)}; give settings for each")
         for i, stage in enumerate(self.stages):
+            for field in stages[i]:
+                if field not in FIELDS:
+                    raise BadConfig(f"stage{i + 1} has no setting {field!r}; {nearest(field, FIELDS)}")
             for field in FIELDS:
                 options = getattr(stage, field)
                 value = stages[i].get(field, options[0])

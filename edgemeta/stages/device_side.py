@@ -19,6 +19,7 @@ from edgemeta.contracts import Learner, Net, Params
 from edgemeta.data.episode import Pool, draw, episode
 from edgemeta.errors import BadBundle, EdgemetaError
 from edgemeta.files import resource
+from edgemeta.learners.evaluate import queries
 from edgemeta.learners.train import adapt, support_of
 from edgemeta.types import Episode
 
@@ -66,7 +67,7 @@ def compare(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """The same episodes on the device runtime and in torch: accuracies of both, and how often their answers agree."""
-    module, query = runtime(bundle), 5
+    module, query = runtime(bundle), queries(pool, way, shot, most=5)
     device_hits, torch_hits, agreed = [], [], []
     with _translated(module), torch.no_grad():
         for _ in range(episodes):
@@ -75,7 +76,8 @@ def compare(
             device = module.Device(bundle)
             labels = [str(label) for label in task.support_y.tolist()]
             device.enroll(list(task.support_x.numpy()), labels)
-            guess = np.array([int(name) for name in device.predict(list(task.query_x.numpy())).names])
+            names, _ = device.predict(list(task.query_x.numpy()))
+            guess = np.array([int(name) for name in names])
             expected = _torch_guess(learner, net, slow, task)
             truth = task.query_y.numpy()
             device_hits.append((guess == truth).mean())

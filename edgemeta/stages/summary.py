@@ -13,6 +13,7 @@ from edgemeta.contracts import Predictor
 from edgemeta.data.sources import load
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
+from edgemeta.report.drawing import label
 from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, profile_facts
 from edgemeta.report.tables import table
 from edgemeta.search.ledger import Ledger
@@ -188,7 +189,7 @@ def layers(ops: Sequence[Op], predictor: Predictor) -> tuple[tuple[str, float], 
     """Each operator's share of the predicted latency: what the prediction grows by when it is added."""
     totals = [predictor.latency(ops[: end + 1]).ms for end in range(len(ops))]
     starts = [0.0, *totals[:-1]]
-    labels = [f"{i + 1} {op.kind} {'x'.join(map(str, op.out_shape))}" for i, op in enumerate(ops)]
+    labels = [f"{i + 1} {label(op)}" for i, op in enumerate(ops)]
     return tuple((label, max(0.0, end - start)) for label, end, start in zip(labels, totals, starts, strict=True))
 
 

@@ -21,13 +21,12 @@ import hashlib
 import io
 import json
 import os
-import re
 import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -46,14 +45,6 @@ class DeviceError(Exception):
 
 class UnreadableImage(DeviceError):
     """A file that no image can be read from."""
-
-
-class Prediction(NamedTuple):
-    names: list[str]
-    probabilities: np.ndarray  # (n,) of the named class
-
-
-# Images
 
 
 def read_image(path: Where, channels: int) -> np.ndarray:
@@ -75,11 +66,8 @@ def from_pillow(image: Any, channels: int) -> np.ndarray:
         deep = np.asarray(image, np.float32)
         return (deep / (65535.0 if deep.max(initial=0.0) > 255.0 else 255.0)).clip(0.0, 1.0)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        page = image.copy()
-        page.paste((255, 255, 255, 255), (0, 0, *image.size))
-        page.alpha_composite(image)
-        image = page
+        rgba = np.asarray(image.convert("RGBA"), np.float32)
+        return np.rint(255.0 + (rgba[..., :3] - 255.0) * rgba[..., 3:] / 255.0).astype(np.uint8)
     return np.asarray(image.convert("L" if channels == 1 else "RGB"))
 
 
@@ -135,9 +123,6 @@ def _weights(old: int, new: int) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-# Bundle
-
-
 def load_bundle(folder: Where) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest and the graphs of a bundle; refused where a file is not what the manifest says."""
     folder = Path(folder)
@@ -157,7 +142,7 @@ def load_bundle(folder: Where) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _verified(folder: Path, manifest: Mapping[str, Any], graph: str) -> bytes:
     name = manifest["graphs"][graph]["file"]
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+    if Path(name).name != name or "\\" in name:
         raise DeviceError(f"{folder}: {name!r} is not a plain file name; export the bundle again")
     info = manifest["files"][name]
     data = _bounded(folder / name, min(int(info["bytes"]), MAX_FILE_BYTES))
@@ -191,17 +176,14 @@ def _session(name: str, model: bytes, threads: int) -> onnxruntime.InferenceSess
         raise DeviceError(f"onnxruntime {onnxruntime.__version__} cannot load {name}.onnx: {_line(error)}") from None
 
 
-# The device
-
-
 class Device:
     """A bundle and what it has learned. Every change re-adapts from the start on all examples, kept as features."""
 
     def __init__(self, bundle_folder: Where, threads: int = 1):
         self.manifest, graphs = load_bundle(bundle_folder)
-        self._runs = {name: _session(name, model, threads).run for name, model in graphs.items()}
-        self._tensors = [tensor["name"] for tensor in self.manifest["graphs"]["adapt"]["outputs"]]
-        dim = self.manifest["graphs"]["body"]["outputs"][0]["shape"][1]
+        self._sessions = {name: _session(name, model, threads) for name, model in graphs.items()}
+        self._tensors = [tensor.name for tensor in self._sessions["adapt"].get_outputs()]
+        dim = self._sessions["body"].get_outputs()[0].shape[1]
         self._set(np.zeros((0, dim), np.float32), np.zeros(0, np.int64), [])
 
     @property
@@ -233,11 +215,11 @@ class Device:
         labels = self._labels[keep]
         self._set(self._features[keep], labels - (labels > at), self._names[:at] + self._names[at + 1 :])
 
-    def predict(self, images: Sequence[Image]) -> Prediction:
-        """The most probable class of each image, and its probability."""
+    def predict(self, images: Sequence[Image]) -> tuple[list[str], np.ndarray]:
+        """The most probable class of each image, and its probability (n,)."""
         scores = self.probabilities(images)
         best = scores.argmax(1)
-        return Prediction([self._names[i] for i in best], scores[np.arange(len(best)), best])
+        return [self._names[i] for i in best], scores.max(1)
 
     def probabilities(self, images: Sequence[Image]) -> np.ndarray:
         """(n, way), columns in the order of `names`."""
@@ -251,14 +233,14 @@ class Device:
         parts = [self._features[:0]]
         for i in range(0, len(images), BATCH):
             x = np.stack([preprocess(image, rule) for image in images[i : i + BATCH]])
-            parts.append(self._runs["body"](None, {"x": x})[0])
+            parts.append(self._sessions["body"].run(None, {"x": x})[0])
         return np.concatenate(parts)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(n, way) from features."""
         if not self._names:
             raise DeviceError("no classes are enrolled; enroll some images first")
-        return self._runs["classify"](None, {"features": features, **self._fast})[0]
+        return self._sessions["classify"].run(None, {"features": features, **self._fast})[0]
 
     def save(self, path: Where) -> None:
         """Write the state under a temporary name, then rename: a kill leaves the old state or the new one."""
@@ -294,7 +276,7 @@ class Device:
             onehot = np.eye(len(names), dtype=np.float32)[labels]
             steps = np.array(self.manifest["learner"]["steps"], np.int64)
             feeds = {"features": features, "onehot": onehot, "steps": steps}
-            fast = dict(zip(self._tensors, self._runs["adapt"](self._tensors, feeds)))
+            fast = dict(zip(self._tensors, self._sessions["adapt"].run(self._tensors, feeds)))
         self._features, self._labels, self._names, self._fast = features, labels, names, fast
 
 
@@ -340,8 +322,8 @@ def _line(error: BaseException) -> str:
 
 def files_below(folder: Path) -> list[Path]:
     """The files in a folder and its folders, in order of their names; hidden ones are passed over."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [folder / path for path in inside if not any(part.startswith(".") for part in path.parts)]
 
 
 def readable(device: Device, paths: Sequence[Path]) -> dict[Path, np.ndarray]:
@@ -359,7 +341,7 @@ def readable(device: Device, paths: Sequence[Path]) -> dict[Path, np.ndarray]:
 
 def run_info(device: Device, arguments: argparse.Namespace) -> None:
     for part in ("learner", "normalisation", "costs", "facts", "versions"):
-        print(f"{part:14} {json.dumps(device.manifest[part], ensure_ascii=False)}")
+        print(f"{part:14} {json.dumps(device.manifest.get(part), ensure_ascii=False)}")
 
 
 def run_enroll(device: Device, arguments: argparse.Namespace) -> None:

@@ -94,9 +94,19 @@ def _announce(path, shape):
 )
 def test_size_is_checked_before_anything_is_allocated(tmp_path, monkeypatch, shape, says):
     _announce(tmp_path / "huge.npz", shape)
-    monkeypatch.setattr(arrays.np, "load", None)
+    monkeypatch.setattr(arrays, "read_arrays", None)
     with pytest.raises(BadData, match=says):
         _load(tmp_path / "huge.npz")
+
+
+@pytest.mark.parametrize(("offset", "byte"), [(8, 1), (8, 32), (10, 99)])
+def test_encrypted_or_oddly_packed_archive_is_refused(write, offset, byte):
+    path = write(x=X, y=Y)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + offset] = byte  # flags, or the method of compression, of the first array
+    path.write_bytes(whole)
+    with pytest.raises(BadData, match="cannot read .*data.npz: "):
+        _load(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,64 @@
+"""Predicting the latency of a network from a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+from edgemeta.contracts import Latency, Predictor
+from edgemeta.errors import BadProfile, nearest
+from edgemeta.types import Op, Profile
+
+
+@final
+class Table:
+    """The sum of the profile's operators and the cost of a run; the interval by the profile's calibrated ratios.
+
+    `run_ms` is what a run costs beyond its operators. `low_ratio` and `high_ratio` are measured / predicted, holding
+    nine networks in ten.
+    """
+
+    def __init__(self, profile: Profile):
+        self._device = profile.device
+        self._ms = {key: timing.median_ms for key, timing in profile.ops.items()}
+        self._run_ms = profile.overhead.get("run_ms", 0.0)
+        self._low = profile.overhead.get("low_ratio", 1.0)
+        self._high = profile.overhead.get("high_ratio", 1.0)
+        self.head_ms = profile.overhead.get("head_ms", 0.0)
+
+    def latency(self, ops: Sequence[Op]) -> Latency:
+        try:
+            ms = self._run_ms + sum(self._ms[op.key] for op in ops)
+        except KeyError as error:
+            raise self._missing(error.args[0]) from None
+        return Latency(ms, ms * self._low, ms * self._high)
+
+    def _missing(self, key: str) -> BadProfile:
+        close = nearest(key, self._ms) if self._ms else "it has none"
+        return BadProfile(
+            f"profile {self._device!r} holds no operator {key}: {close}; measure this space with `edgemeta profile`"
+        )
+
+
+@final
+class PerMac:
+    """Latency in proportion to multiply-accumulates: for pretend devices, whose latencies a reader computes by hand."""
+
+    def __init__(self, profile: Profile):
+        self._per_mmac_ms = profile.overhead["per_mmac_ms"]
+        self.head_ms = profile.overhead.get("head_ms", 0.0)
+
+    def latency(self, ops: Sequence[Op]) -> Latency:
+        ms = self._per_mmac_ms * sum(op.macs for op in ops) / 1e6
+        return Latency(ms, ms, ms)
+
+
+PREDICTORS: Mapping[str, Callable[[Profile], Predictor]] = {
+    "table": Table,
+    "per_mac": PerMac,
+}
+
+
+def predictor(profile: Profile) -> Predictor:
+    """The predictor a profile was made for."""
+    return PREDICTORS["per_mac" if "per_mmac_ms" in profile.overhead else "table"](profile)

@@ -1,0 +1,37 @@
+"""What is remembered of a search."""
+
+from random import Random
+
+import pytest
+
+from edgemeta.errors import EdgemetaError
+from edgemeta.search.ledger import Ledger
+from edgemeta.types import Cost, Trial
+
+
+def some_trial(tiny, seed, score=0.5):
+    cost = Cost(0.1, 2.0, 3.0)
+    status = "ok" if score is not None else "failed: loss is nan"
+    return Trial(tiny.sample(rng=Random(seed)), cost, score, None if score is None else 0.01, 60, 0, 1.5, "test", status)
+
+
+def test_trials_come_back_as_they_went_in_and_in_order(tmp_path, tiny):
+    trials = [some_trial(tiny, 0), some_trial(tiny, 1, score=None), some_trial(tiny, 2)]
+    ledger = Ledger(tmp_path / "run" / "ledger.sqlite", tiny, "task")
+    for trial in trials:
+        ledger.record(trial)
+    assert ledger.trials() == trials
+    assert Ledger(tmp_path / "run" / "ledger.sqlite", tiny, "task").trials() == trials
+
+
+def test_scores_of_different_tasks_are_kept_apart(tmp_path, tiny):
+    Ledger(tmp_path / "ledger.sqlite", tiny, "5w1s").record(some_trial(tiny, 0))
+    assert Ledger(tmp_path / "ledger.sqlite", tiny, "20w1s").trials() == []
+
+
+def test_a_damaged_file_is_named(tmp_path, tiny):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(EdgemetaError, match=r"cannot open ledger .*ledger\.sqlite.*move it away") as caught:
+        Ledger(path, tiny, "task")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,86 @@
+"""A search trains only what fits, forgets nothing and repeats exactly."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from edgemeta.errors import Infeasible
+from edgemeta.search.problem import rank
+from edgemeta.types import Cost
+
+
+def test_everything_trained_is_under_the_cap_and_the_refused_cost_nothing(start, problem):
+    search = start(problem)
+    ranking = search.run(trials=5, seconds=100)
+    trained = search.ledger.trials()
+    assert len(ranking) == 5 and all(problem.bound(trial.arch).fits(problem.cap) for trial in trained)
+    assert search.infeasible and all(trial.score is None and trial.seconds == 0 for trial in search.infeasible)
+    assert not any(problem.bound(trial.arch).fits(problem.cap) for trial in search.infeasible)
+
+
+def test_halving_trains_the_best_longer_and_ranks_them_first(start, problem):
+    ranking = start(problem).run(trials=6, seconds=100)
+    assert [trial.fidelity for trial in ranking] == [6, 6, 2, 2, 2, 2]
+    assert all(problem.weights_of(trial.arch, 0).exists() for trial in ranking)
+    assert problem.weights_of(ranking[0].arch, 1).exists()
+
+
+def test_the_same_seed_gives_the_same_search(start, problem, tmp_path):
+    first = start(problem).run(trials=4, seconds=100)
+    (tmp_path / "ledger.sqlite").unlink()
+    again = start(problem).run(trials=4, seconds=100)
+    assert [(trial.arch, trial.score) for trial in first] == [(trial.arch, trial.score) for trial in again]
+
+
+def test_a_second_search_trains_only_what_is_missing(start, problem):
+    start(problem).run(trials=4, seconds=100)
+    search = start(problem)
+    before = search.ledger.trials()
+    search.run(trials=4, seconds=100)
+    assert search.ledger.trials() == before
+    start(problem).run(trials=6, seconds=100)
+    assert len(rank(search.ledger.trials(), problem.space)) == 6
+
+
+def test_another_cap_reuses_what_fits_it(start, problem):
+    first = start(problem).run(trials=5, seconds=100)
+    tight = replace(problem, cap=Cost(latency_ms=sorted(trial.cost.latency_ms for trial in first)[2]))
+    search = start(tight)
+    ranking = search.run(trials=3, seconds=100)
+    known = {trial.arch for trial in first}
+    assert {trial.arch for trial in ranking} <= known
+    assert all(problem.cost(trial.arch).fits(tight.cap) for trial in ranking)
+
+
+def test_a_cap_nothing_meets_is_refused_before_any_training(start, problem):
+    search = start(replace(problem, cap=Cost(latency_ms=1e-6)))
+    with pytest.raises(Infeasible, match="least found is latency"):
+        search.run(trials=3, seconds=100)
+    assert search.ledger.trials() == []
+
+
+def test_a_training_that_diverges_is_marked_and_the_search_goes_on(start, problem):
+    broken = replace(problem, training=replace(problem.training, lr=1e30))
+    search = start(broken)
+    assert search.run(trials=2, seconds=100) == []
+    assert all(trial.status.startswith("failed: loss is nan") for trial in search.ledger.trials())
+
+
+def test_equal_networks_are_trained_once(start, problem):
+    """Depth 1 never reads the kind of the first stage: such picks are one network."""
+    space = problem.space
+    twins = [space.arch([{"kind": kind}, {"kind": "conv"}]) for kind in ("conv", "sep", "mb3")]
+    search = start(replace(problem, cap=Cost()))
+    search.run(trials=4, seconds=100, starts=twins)
+    assert len({space.ops(trial.arch) for trial in search.ledger.trials() if trial.fidelity == 2}) == 4
+
+
+def test_a_lost_weights_file_costs_time_not_the_search(start, problem):
+    start(problem).run(trials=3, seconds=100)
+    wide = replace(problem, rungs=(2, 6, 12))
+    for path in problem.weights.glob("*-6.safetensors"):
+        path.unlink()
+    assert start(wide).run(trials=9, seconds=0)[0].fidelity == 12
+
+
