@@ -1,4 +1,4 @@
-"""What an operator's latency may follow: the physical terms a prior is fitted on, and a map on which alike lie close."""
+"""What an operator's latency may follow: physical terms, and a map on which operators that are alike lie close."""
 
 from __future__ import annotations
 

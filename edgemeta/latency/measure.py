@@ -30,6 +30,7 @@ from .visits import PASSES, SAVE_EVERY_S, Visit, keep, order, per_net, resume
 RUNTIME = "onnxruntime"
 _CHUNKS, _CHUNK_MS, _CHUNK_RUNS = 4, 0.9, (3, 12)  # target and reference take turns this often, this long
 _REFERENCE_RUNS = 4
+FEWEST_JUDGES = 19  # below it, no order statistic holds nine in ten
 
 
 def session(model: bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -49,7 +50,7 @@ def time_model(
     max_repeats: int = 1000,
     max_seconds: float = 1.0,
 ) -> Timing:
-    """Median and quartile distance of `session.run`, once it has warmed up; at least `min_repeats` whatever they take."""
+    """Median and quartile distance of `session.run` once warmed up; at least `min_repeats`, whatever they take."""
     opened, begin = session(model, threads=threads), time.perf_counter()
     _warm_up(opened, feeds, begin + max_seconds / 2)
     runs: list[float] = []
@@ -110,12 +111,22 @@ def measure_host(
     timings = per_net(visits)
     operators = cover.operators(space)
     covering = len(archs) - nets
-    at_once = {visit.net: visit.median for visit in reversed(visits) if visit.net >= covering}
+    at_once = _at_once(visits, covering)
     samples = [Sample(space.ops(archs[i]), timing.median_ms, at_once.get(i)) for i, timing in sorted(timings.items())]
     solution = solve(samples, operators)
     references = [visit.reference for visit in visits]
     drift = float(np.quantile(references, 0.9) / np.quantile(references, 0.1))
     return _profile(space, archs, timings, solution, operators, drift=drift, threads=threads)
+
+
+def _at_once(visits: Sequence[Visit], covering: int) -> dict[int, float]:
+    """Network -> timing at its first moment, speed drift and all, of the random networks: those are drawn as users'.
+
+    The covering networks stand in where time was up before enough random ones were timed.
+    """
+    first = {visit.net: visit.median for visit in reversed(visits)}
+    drawn = {net: ms for net, ms in first.items() if net >= covering}
+    return drawn if len(drawn) >= FEWEST_JUDGES else first
 
 
 def _archs(space: Space, nets: int, seed: int) -> list[Arch]:
@@ -172,7 +183,12 @@ def _open(ops: Sequence[Op], threads: int) -> onnxruntime.InferenceSession:
     return session(to_onnx(ops, batch=1).SerializeToString(), threads=threads)
 
 
-def _visit(net: int, opened: onnxruntime.InferenceSession, compare: onnxruntime.InferenceSession, feeds) -> Visit:
+def _visit(
+    net: int,
+    opened: onnxruntime.InferenceSession,
+    compare: onnxruntime.InferenceSession,
+    feeds: Mapping[str, np.ndarray],
+) -> Visit:
     """Network and reference in turns; the first run of a turn finds the other's data in the caches and is dropped."""
     typical = min(_runs(opened, feeds, 6)[1:])
     count = int(np.clip(_CHUNK_MS / typical, *_CHUNK_RUNS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,14 +95,14 @@ def _nodes(i: int, op: Op, inputs: list[str]) -> list[onnx.NodeProto]:
     name = f"{i}.{op.kind}"
     if op.kind == "conv":
         out = f"c{i}" if op.act == "relu" else f"v{i}"
-        geometry = dict(
+        geometry: dict[str, Any] = dict(
             kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.kernel // 2] * 4, group=op.groups
         )
         conv = helper.make_node("Conv", inputs, [out], name=name, **geometry)
         return [conv, helper.make_node("Relu", [out], [f"v{i}"], name=f"{i}.relu")] if op.act == "relu" else [conv]
     if op.kind == "maxpool":
-        geometry = dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2)
-        return [helper.make_node("MaxPool", inputs, [f"v{i}"], name=name, **geometry)]
+        size, step = [op.kernel] * 2, [op.stride] * 2
+        return [helper.make_node("MaxPool", inputs, [f"v{i}"], name=name, kernel_shape=size, strides=step)]
     if op.kind == "add":
         return [helper.make_node("Add", inputs, [f"v{i}"], name=name)]
     if op.kind == "gap":

@@ -23,6 +23,8 @@ import edgemeta
 from edgemeta import files
 from edgemeta.contracts import Learner, Net, Params
 from edgemeta.errors import BadBundle
+from edgemeta.latency.machine import cpu
+from edgemeta.latency.measure import time_model
 from edgemeta.latency.onnx_net import IR_VERSION, OPSET
 from edgemeta.latency.onnx_net import to_onnx as body_to_onnx
 from edgemeta.lowering import check, manifest, replace, to_onnx
@@ -145,8 +147,6 @@ def measure(folder: Path | str, *, threads: int = 1) -> dict[str, Any]:
 
     `body_ms`: one image. `adapt_ms`: 5 ways of 5 shots from features, all steps. `classify_ms`: one query of 5 ways.
     """
-    from edgemeta.latency.measure import time_model
-
     found = read(folder)
     models: dict[str, bytes] = {name: (Path(folder) / graph.file).read_bytes() for name, graph in found.graphs.items()}
     feeds = _typical(found, models["adapt"])
@@ -155,7 +155,7 @@ def measure(folder: Path | str, *, threads: int = 1) -> dict[str, Any]:
         **{name: timing._asdict() for name, timing in timings.items()},
         "threads": threads,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
-        "device": platform.processor() or platform.machine(),
+        "device": cpu(),
         "measured_on": datetime.date.today().isoformat(),
     }
 

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from edgemeta.errors import BadBundle
-from edgemeta.lowering.graph import Builder
+from edgemeta.lowering.graph import Builder, onnx_type
 
 aten = torch.ops.aten
 LAST = torch.iinfo(torch.int64).max  # torch's "to the end" of a slice
@@ -324,7 +324,9 @@ def _scalar(b: Builder, node: Node) -> str:
 @rule(aten.arange)
 def _arange(b: Builder, node: Node) -> str:
     start, end = node.args[:2] if len(node.args) > 1 else (0, node.args[0])
-    return b.add("Range", *(b.tensor(value, dtype_of(node)) for value in (start, end, argument(node, 2, "step", 1))))
+    counted = dtype_of(node) if dtype_of(node).is_floating_point else torch.int64  # ONNX counts in few types
+    name = b.add("Range", *(b.tensor(value, counted) for value in (start, end, argument(node, 2, "step", 1))))
+    return name if counted == dtype_of(node) else b.add("Cast", name, to=onnx_type(dtype_of(node)))
 
 
 @rule(aten.gather)

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 from torch import Tensor, fx
 
+from edgemeta.errors import BadBundle
 from edgemeta.latency.onnx_net import IR_VERSION, OPSET
 from edgemeta.lowering.graph import Builder, Constants, onnx_type
 from edgemeta.lowering.rules import write
@@ -106,5 +107,9 @@ def _model(name: str, builder: Builder, inputs: list[ValueInfoProto], outputs: l
     graph = helper.make_graph(builder.nodes, name, inputs, outputs, builder.constants.tensors)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="edgemeta")
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker and shape inference raise types of their own
+        reason = " ".join(str(error).split())[:200]
+        raise BadBundle(f"{name}.onnx breaks the ONNX standard: {reason}; correct its rule in lowering/rules.py") from error
     return model

@@ -48,7 +48,9 @@ FUNCTIONS = {
     "by_index": by_index,
     "loss_by_index": loss_by_index,
     "two_layers": two_layers,
-    "unary": lambda x, y: torch.cat([x.exp().log(), x.abs().sqrt(), (x * x + 1).rsqrt(), x.sin() + x.cos(), x.erf()], 1),
+    "unary": lambda x, y: torch.cat(
+        [x.exp().log(), x.abs().sqrt(), (x * x + 1).rsqrt(), x.sin() + x.cos(), x.erf()], 1
+    ),
     "more_unary": lambda x, y: torch.stack([x.sign(), x.floor(), (x + 9).reciprocal(), F.silu(x), F.leaky_relu(x)]),
     "binary": lambda x, y: torch.maximum(x, 2 - x) / (1.5 + torch.minimum(x, x * x)).abs() ** 1.5,
     "alpha": lambda x, y: torch.add(x, x * x, alpha=0.3) - torch.sub(1.0 + x, x.square(), alpha=2),
@@ -76,7 +78,13 @@ FUNCTIONS = {
 
 def learner_of(function) -> Learner:
     return Learner(
-        "test", True, 0, None, lambda slow, s: {"out": function(s.x, s.onehot)}, lambda slow, f, s: f, lambda slow, f, x: x
+        "test",
+        True,
+        0,
+        None,
+        lambda slow, s: {"out": function(s.x, s.onehot)},
+        lambda slow, f, s: f,
+        lambda slow, f, x: x,
     )
 
 

@@ -17,18 +17,16 @@ from random import Random
 from statistics import median
 
 import numpy as np
+from _common import emit, parser
+from _common import table as table_of
 from scipy.stats import spearmanr
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edgemeta.latency import measure, profile, table
 from edgemeta.latency.onnx_net import to_onnx
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Profile
-from tools.bench._common import emit, parser
-from tools.bench._common import table as table_of
 
 _TEST_SEED = 1_000_003  # added to --seed, so that the test draws are not the profile's
 

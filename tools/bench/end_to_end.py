@@ -1,0 +1,64 @@
+"""From nothing to a checked bundle that learns on the device, then to a second one under another cap.
+
+Runs the commands a user would, in fresh processes, an empty run folder and an empty data cache:
+
+    python tools/bench/end_to_end.py --json out.json
+
+Installing is not counted; rendering the built-in data and profiling the machine are.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _common import emit, parser
+
+from edgemeta.lowering import bundle
+from edgemeta.stages.candidates import inference_ms
+
+SECOND_CAP = 0.8  # of the first latency cap
+REPEATS = 3
+
+
+def main() -> int:
+    args = parser(__doc__.split("\n")[0])
+    args.add_argument("--latency-ms", type=float, default=0.06, help="the first cap; the second is 0.8 of it")
+    args.add_argument("--keep", type=Path, help="run folder to use and keep (default: a temporary one)")
+    given = args.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run = given.keep or Path(folder) / "run"
+        shared = ["--run", str(run), "--cache", str(Path(folder) / "cache")]
+        total_s = timed(["demo", "--latency-ms", str(given.latency_ms), *shared])
+        stages = json.loads((run / "stages.json").read_text())
+        rows = [{"stage": name, "seconds": seconds} for name, seconds in stages.items()]
+        caps = [broken(path) for path in run.glob("bundle*")]
+        tighter = str(SECOND_CAP * given.latency_ms)
+        second_s = timed(["search", "--latency-ms", tighter, "--ram-kib", "128", "--flash-kib", "512", "--trials", "8", *shared])
+        caps.append(broken(run / "bundle"))
+    rows += [{"stage": "whole demo", "seconds": total_s}, {"stage": "second search", "seconds": second_s}]
+    values = {"total_s": total_s, "second_search_s": second_s, "broken_caps": sum(caps)}
+    return emit("end_to_end", values, rows, given.json, {"latency_ms": given.latency_ms}, goals=given.goals)
+
+
+def timed(arguments: list[str]) -> float:
+    """Wall seconds of one command, its start included."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "edgemeta.cli", *arguments], check=True)
+    return time.perf_counter() - began
+
+
+def broken(folder: Path) -> bool:
+    """Whether a bundle, measured again (the best of three), is over the caps in its manifest."""
+    costs = bundle.read(folder).costs
+    latency = min(inference_ms(bundle.measure(folder)) for _ in range(REPEATS))
+    over = costs.caps.latency_ms is not None and latency > costs.caps.latency_ms
+    return over or (costs.caps.flash_kib is not None and costs.graph_kib > costs.caps.flash_kib)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Few-shot accuracy on Omniglot's test classes after minutes of meta-training on one core.
+
+    python tools/bench/omniglot.py --learner protonet --arch found tapered conv4-64 --minutes 5 --json out.json
+
+Vinyals split, rotations as classes, trained on `train`, searched on `val`, reported on `test`; never transductive.
+`found` is searched under Conv4-64's own latency on this machine, measured, divided by three.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import emit, parser
+
+from edgemeta import pipeline
+from edgemeta.data.episode import Pool
+from edgemeta.latency.measure import time_model
+from edgemeta.latency.onnx_net import to_onnx
+from edgemeta.learners import LEARNERS
+from edgemeta.learners.evaluate import evaluate, features
+from edgemeta.learners.train import Training, episode_loss, train
+from edgemeta.nets.build import build
+from edgemeta.search.jobs import DataSpec, data_pool
+from edgemeta.space.presets import LANDMARKS, edge
+from edgemeta.types import Arch
+
+TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
+SHARE = 3  # the found net must take at most this part of Conv4-64's time
+FOUND = "found"
+
+
+def main() -> int:
+    options = parser(__doc__.split("\n")[0])
+    options.add_argument("--learner", default="protonet", choices=LEARNERS)
+    options.add_argument("--arch", nargs="+", default=[FOUND, "tapered", "conv4-64"], choices=[FOUND, *LANDMARKS])
+    options.add_argument("--minutes", type=float, default=5.0, help="meta-training time per network, on one core")
+    options.add_argument("--episodes", type=int, default=1000, help="test episodes per figure")
+    options.add_argument("--trials", type=int, default=36, help="networks the search trains")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    options.add_argument("--run", type=Path, default=Path("runs/omniglot"), help="run folder of the search")
+    args = options.parse_args()
+    if not (args.data_root / "omniglot").is_dir():
+        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    torch.set_num_threads(1)
+    rows = [measured(name, args) for name in args.arch]
+    values = {f"{args.learner}_{way}w{shot}s": rows[0][f"{way}w{shot}s"] for way, shot in TASKS}
+    by_name = {row["arch"]: row for row in rows}
+    if FOUND in by_name and "conv4-64" in by_name:
+        found, base = by_name[FOUND], by_name["conv4-64"]
+        values["found_vs_conv4_accuracy"] = found["5w1s"] - base["5w1s"]
+        values["found_vs_conv4_latency_ratio"] = found["latency_ms"] / base["latency_ms"]
+    settings = {name: str(value) for name, value in vars(args).items()}
+    return emit("omniglot", values, rows, args.json, settings, goals=args.goals)
+
+
+def measured(name: str, args) -> dict:
+    """One network: its latency here, and its test accuracy after training."""
+    space = edge()
+    arch = found(args) if name == FOUND else LANDMARKS[name](space)
+    ops = space.ops(arch)
+    row = {"arch": name, "picks": ".".join(map(str, arch.picks)), "latency_ms": latency_ms(arch)}
+    row |= {"params_k": sum(op.weight_bytes for op in ops) / 4e3, "mmacs": sum(op.macs for op in ops) / 1e6}
+    spec = data_spec(args)
+    learner, net = LEARNERS[args.learner](), build(ops)
+    slow = learner.init(net, rng=torch.Generator().manual_seed(args.seed))
+    settings, train_pool = Training(), data_pool(spec, "train")
+    episodes = affordable(learner, net, slow, train_pool, settings, 60 * args.minutes)
+    began = time.perf_counter()
+    slow = train(learner, net, slow, train_pool, replace(settings, episodes=episodes), rng=np.random.default_rng(args.seed))
+    row |= {"episodes": episodes, "train_s": time.perf_counter() - began}
+    test = data_pool(spec, "test")
+    z = features(net, slow, test)
+    for way, shot in TASKS:
+        task = {"way": way, "shot": shot, "query": 15, "episodes": args.episodes}
+        score = evaluate(learner, slow, test, z, rng=np.random.default_rng([1, way, shot]), **task)
+        row |= {f"{way}w{shot}s": 100 * score.mean, f"{way}w{shot}s_ci95": 100 * score.ci95}
+    print(row, flush=True)
+    return row
+
+
+def data_spec(args) -> DataSpec:
+    return DataSpec("omniglot", str(args.data_root / "omniglot"), str(args.run / "cache"), (1, 28, 28), args.seed)
+
+
+def found(args) -> Arch:
+    """The winner of a search under a third of Conv4-64's time, on training and validation classes."""
+    space = edge()
+    cap = latency_ms(LANDMARKS["conv4-64"](space)) / SHARE
+    head_ms = 0.0
+    pipeline.search(
+        run=args.run,
+        seed=args.seed,
+        data="omniglot",
+        root=args.data_root / "omniglot",
+        cache=args.run / "cache",
+        learner=args.learner,
+        latency_ms=cap + head_ms,
+        trials=args.trials,
+        rungs=(120, 360, 1080),
+    )
+    note = json.loads((args.run / "search.json").read_text())
+    return Arch(space.name, tuple(note["winner"]["picks"]))
+
+
+def latency_ms(arch: Arch, repeats: int = 5) -> float:
+    """Median over a few sessions of one inference of the body, batch 1, one thread."""
+    space = edge()
+    model = to_onnx(space.ops(arch), batch=1).SerializeToString()
+    x = np.random.default_rng(0).random((1, *space.in_shape), dtype=np.float32)
+    return float(np.median([time_model(model, {"x": x}).median_ms for _ in range(repeats)]))
+
+
+def affordable(learner, net, slow, pool: Pool, settings: Training, seconds: float, probe: int = 30) -> int:
+    """Episodes that fit the time, from the pace of a few."""
+    rng = np.random.default_rng(0)
+    slow = {name: value.clone().requires_grad_(not name.startswith("stat.")) for name, value in slow.items()}
+    paces = []
+    for _ in range(probe):
+        began = time.perf_counter()
+        episode_loss(learner, net, slow, pool, settings, rng=rng).backward()
+        paces.append(time.perf_counter() - began)
+    return max(1, int(seconds / (1.05 * float(np.median(paces)))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
