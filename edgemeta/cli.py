@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
+import re
 import sys
 import types
 import typing
@@ -16,6 +18,7 @@ from typing import Any
 
 from edgemeta import __version__, config
 from edgemeta.errors import EdgemetaError
+from edgemeta.types import Shape
 
 COMMANDS: dict[str, type] = {
     "profile": config.Profile,
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = _parser()
+    parser = _parser(show_choices=bool({"-h", "--help"} & set(argv)))  # the registries import torch: seconds
     flags = vars(parser.parse_args(argv))
     command, toml = flags.pop("command"), flags.pop("config", None)
     if command is None:
@@ -63,37 +66,49 @@ def _run(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="edgemeta", description="Name a device, a budget and a few labelled examples; get an ONNX "
-                     "bundle that fits the budget and keeps learning on the device.")  # fmt: skip
+def _parser(show_choices: bool) -> argparse.ArgumentParser:
+    purpose = "Name a device, a budget and a few labelled examples; get an ONNX bundle that fits and keeps learning."
+    parser = _Parser(prog="edgemeta", description=purpose)
     parser.add_argument("--version", action="version", version=f"edgemeta {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, cls in COMMANDS.items():
         text = (cls.__doc__ or "").strip()
         command = commands.add_parser(name, help=text.split("\n")[0], description=text)
-        if name not in ("devices",):
-            help = "TOML file with any of the settings below; flags win over it"
-            command.add_argument("--config", type=Path, metavar="FILE", help=help)
+        help = "TOML file with any of the settings below; flags win over it"
+        command.add_argument("--config", type=Path, metavar="FILE", help=help)
         types_of = typing.get_type_hints(cls)
         for setting in fields(cls):
-            _add(command, setting, types_of[setting.name])
+            _add(command, setting, types_of[setting.name], show_choices)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, setting: Field, type_: Any) -> None:
+def _add(parser: argparse.ArgumentParser, setting: Field, type_: Any, show_choices: bool) -> None:
     """One flag; what the user leaves out is not in the result, so a TOML file can set it."""
-    unit, default = setting.metadata.get("unit", ""), setting.default
-    help = setting.metadata.get("help", "") + (f", in {unit}" if unit else "")
-    shown = "" if default in (None, MISSING, math.inf, "") else f" (default: {_text(default)})"
-    options: dict[str, Any] = {"help": (help + shown).replace("%", "%%"), "default": argparse.SUPPRESS}
+    options: dict[str, Any] = {"help": _help(setting, show_choices), "default": argparse.SUPPRESS}
     flag = "--" + setting.name.replace("_", "-")
     if type_ is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(type_) is tuple:
-        parser.add_argument(flag, type=lambda text: tuple(text.replace("x", ",").split(",")) if type_ == config.Shape
-                            else tuple(text.split(",")), metavar="A,B,...", **options)  # fmt: skip
+        parser.add_argument(flag, type=lambda text: tuple(re.split("[,x]" if type_ == Shape else ",", text)),
+                            metavar="A,B,...", **options)  # fmt: skip
+    elif typing.get_origin(type_) is typing.Literal:
+        parser.add_argument(flag, choices=typing.get_args(type_), **options)
     else:
         parser.add_argument(flag, metavar=_metavar(type_), **options)
+
+
+def _help(setting: Field, show_choices: bool) -> str:
+    """What the setting is, its unit, its choices and its default."""
+    default, registry = setting.default, setting.metadata.get("registry", "")
+    text = setting.metadata.get("help", "")
+    if unit := setting.metadata.get("unit"):
+        text += f", in {unit}"
+    if registry and show_choices:
+        module, name = registry.split(":")
+        text += f": {', '.join(getattr(importlib.import_module(module), name))}"
+    if default not in (None, MISSING, math.inf, ""):
+        text += f" (default: {_text(default)})"
+    return text.replace("%", "%%")
 
 
 def _metavar(type_: Any) -> str:
@@ -104,7 +119,8 @@ def _metavar(type_: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text.replace(str(Path.home()), "~", 1) if isinstance(value, Path) else text
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import tomllib
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -16,12 +16,13 @@ from edgemeta.errors import BadConfig, nearest
 from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
+SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
 
-def setting(default: Any, help: str, *, unit: str = "") -> Any:
-    """A dataclass field with the text that `--help` shows."""
-    return field(default=default, metadata={"help": help, "unit": unit})
+def setting(default: Any, help: str, *, unit: str = "", registry: str = "") -> Any:
+    """A dataclass field with what `--help` shows; `registry` is where its choices stand, as "module:NAME"."""
+    return field(default=default, metadata={"help": help, "unit": unit, "registry": registry})
 
 
 def default_cache() -> Path:
@@ -42,10 +43,10 @@ class Common:
 class Profile(Common):
     """Time this machine's operators with ONNX Runtime and write its profile."""
 
-    space: str = setting("edge", "search space whose operators are timed")
+    space: str = setting("edge", "search space whose operators are timed", registry=SPACES)
     in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
     threads: int = setting(1, "ONNX Runtime threads")
-    nets: int = setting(20, "whole networks timed to calibrate on")
+    nets: int = setting(600, "random networks timed, beside those that cover every operator")
     out: Path | None = setting(None, "where the profile goes (default: RUN/profile.json)")
 
 
@@ -53,12 +54,13 @@ class Profile(Common):
 class Task(Common):
     """What is learned, from what."""
 
-    space: str = setting("edge", "search space")
+    space: str = setting("edge", "search space", registry=SPACES)
     in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
-    data: str = setting("glyphs", "data source to meta-train on")
+    data: str = setting("glyphs", "data source to meta-train on", registry="edgemeta.data.sources:SOURCES")
     root: Path | None = setting(None, "folder or file of the data source, where it needs one")
+    ink: Literal["as-is", "bright"] = setting("as-is", "for data `folder`: bright turns dark ink on light ground over")
     cache: Path = setting(default_cache(), "folder for rendered data")
-    learner: str = setting("protonet", "few-shot learner")
+    learner: str = setting("protonet", "few-shot learner", registry=LEARNERS)
     way: int = setting(5, "classes per validation episode")
     shot: int = setting(1, "labelled examples per class in a validation episode")
 
@@ -71,7 +73,7 @@ class Search(Task):
     latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
     ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
-    searcher: str = setting("evolution", "how architectures are proposed")
+    searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:SEARCHERS")
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
     rungs: tuple[int, ...] = setting((60, 180, 540), "training episodes of the rounds of successive halving")
     eval_episodes: int = setting(300, "validation episodes per score")
@@ -86,10 +88,12 @@ class Search(Task):
 class Train(Search):
     """Meta-train the winner of the search longer, with one or more learners, and test it on held-out classes."""
 
-    learners: tuple[str, ...] = setting(("protonet", "anil"), "learners to meta-train")
+    learners: tuple[str, ...] = setting(("protonet", "anil"), "learners to meta-train", registry=LEARNERS)
     episodes: int = setting(1500, "training episodes per learner")
     test_episodes: int = setting(600, "test episodes per figure")
-    arch: str = setting("", "a landmark net (tapered, conv4-64, mobile) instead of the search's winner")
+    arch: str = setting(
+        "", "a well-known net instead of the search's winner", registry="edgemeta.space.presets:LANDMARKS"
+    )
 
 
 @dataclass(frozen=True, config=_FROZEN)

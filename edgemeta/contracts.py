@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgemeta.types import Arch, Op, Shape, Trial
 
-Params = dict[str, Tensor]  # trained by the outer loop; names starting with "stat." are running statistics
-Fast = dict[str, Tensor]  # what a device changes while it learns
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Params = dict[str, "Tensor"]  # trained by the outer loop; names starting with "stat." are running statistics
+Fast = dict[str, "Tensor"]  # what a device changes while it learns
 
 
 class Support(NamedTuple):

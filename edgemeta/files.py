@@ -42,6 +42,6 @@ def write_json(path: Path | str, value: Any) -> Path:
 
 
 def resource(name: str) -> Path:
-    """A folder that ships with edgemeta (`profiles`, `export`): beside the package in a checkout, inside it in a wheel."""
+    """A folder that ships (`profiles`, `export`): beside the package in a checkout, inside it in a wheel."""
     beside = _PACKAGE.parent / name
     return beside if (_PACKAGE.parent / "pyproject.toml").exists() else _PACKAGE / f"_{name}"

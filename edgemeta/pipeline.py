@@ -24,8 +24,8 @@ from edgemeta.config import make
 from edgemeta.data.episode import pool
 from edgemeta.files import write_json
 from edgemeta.latency import profile as profiles
-from edgemeta.learners import LEARNERS
-from edgemeta.learners.train import Training
+from edgemeta.latency.table import predictor as predictor_for
+from edgemeta.learners import LEARNERS, training_of
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
 from edgemeta.report import page
@@ -80,10 +80,11 @@ def devices(config: configs.Devices) -> str:
 @command(configs.Search)
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
+    assemble.check(config)
     folder, space = RunFolder(config.run), assemble.space_of(config)
     with folder.stage("profile"):
         profile = assemble.profile_of(config, folder, space)
-    problem = assemble.problem_of(config, folder, space, assemble.predictor_of(profile))
+    problem = assemble.problem_of(config, folder, space, predictor_for(profile))
     with folder.stage("data"):
         load_data(problem.data)
     with folder.stage("search"), worker_pool(config.workers) as executor:
@@ -99,6 +100,7 @@ def search(config: configs.Search) -> str:
             Candidate(t.arch, config.learner, problem.weights_of(t.arch, rung[t.fidelity]), t.fidelity) for t in ranking
         ]
         winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
+    summary.drop_siblings(folder.bundle)  # they answered another search
     folder.note("search", summary.search_note(config, profile, ranking, winner, refused, found.infeasible))
     return summary.search_text(folder)
 
@@ -106,6 +108,7 @@ def search(config: configs.Search) -> str:
 @command(configs.Train)
 def train(config: configs.Train) -> str:
     """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
+    assemble.check(config)
     folder, space = RunFolder(config.run), assemble.space_of(config)
     arch, warm = _winner(config, folder, space)
     jobs = {name: _train_job(config, folder, space.ops(arch), name, warm, i) for i, name in enumerate(config.learners)}
@@ -119,7 +122,9 @@ def train(config: configs.Train) -> str:
         tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
         rows = [row for future in tests for row in future.result()]
     weights = {name: job.weights for name, job in jobs.items()}
-    folder.note("train", {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows})
+    winner = (folder.read("search") or {}).get("winner", {}).get("picks")
+    trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows, "winner": winner}
+    folder.note("train", trained)
     return table(summary.test_rows(rows))
 
 
@@ -131,8 +136,8 @@ def export(config: configs.Export) -> str:
     settings = make(configs.Search, noted["config"] | {"run": config.run, "progress": config.progress})
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
-    problem = assemble.problem_of(settings, folder, space, assemble.predictor_of(profile))
-    trained = folder.read("train")
+    problem = assemble.problem_of(settings, folder, space, predictor_for(profile))
+    trained = summary.trained_for(folder, noted)
     with folder.stage("export"):
         for candidates in summary.export_lines(noted, trained, problem):
             target = config.out or folder.bundle
@@ -176,6 +181,8 @@ def demo(config: configs.Demo) -> str:
     """Everything, one stage after another."""
     if config.quick:
         config = _quick(config)
+    for name in config.learners:
+        assemble.pick(LEARNERS, "learner", name)
     shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
     texts = [search(config), train(config), export(make(configs.Export, shared)), _on_device(config)]
     return "\n\n".join([*texts, report(make(configs.Report, shared))])
@@ -216,7 +223,7 @@ def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: st
         ops=ops,
         learner=learner,
         data=assemble.data_of(config),
-        training=Training(config.episodes),
+        training=training_of(learner).lasting(config.episodes),
         way=config.way,
         shot=config.shot,
         eval_episodes=config.eval_episodes,
@@ -239,5 +246,5 @@ def _test_job(config: configs.Train, job: Job) -> TestJob:
 
 def _quick(config: configs.Demo) -> configs.Demo:
     small = {"space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60}
-    caps = {name: math.inf for name in ("latency_ms", "ram_kib", "flash_kib")}
+    caps = dict.fromkeys(("latency_ms", "ram_kib", "flash_kib"), math.inf)
     return make(configs.Demo, configs.as_dict(config) | small | caps | {"quick": False})

@@ -11,6 +11,7 @@ from edgemeta.types import Op
 
 LANES = 16  # channels a vector unit works on at once; runtimes pad to it
 TERMS = 7
+KNOTS_KIB = (128, 256, 512, 1024, 1536, 2048)  # sizes around which caches end
 _FEW_CHANNELS = 4  # an image, not a feature map: runtimes read it with another kernel
 
 
@@ -54,6 +55,21 @@ def design(operators: Sequence[Op]) -> np.ndarray:
         at = families.index(family(op)) * TERMS
         row[at : at + TERMS] = terms(op)
     return out
+
+
+def beyond(ops: Sequence[Op]) -> list[float]:
+    """(knots,) MiB by which the working set, all weights and activations of a network, passes each of `KNOTS_KIB`.
+
+    Operators run slower in a network that does not stay in the caches from one run to the next: their latencies do
+    not add up without this.
+    """
+    kib = sum(op.weight_bytes + op.act_bytes for op in ops) / 1024
+    return [max(0.0, kib - knot) / 1024 for knot in KNOTS_KIB]
+
+
+def slope_name(knot_kib: int) -> str:
+    """Under which a profile's overhead keeps the milliseconds per MiB beyond a knot."""
+    return f"per_mib_beyond_{knot_kib}_kib_ms"
 
 
 def place(op: Op) -> list[float]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, NetTiming, Op, Profile, Timing
 
-from . import cover, machine
+from . import cover, features, machine
 from .onnx_net import classify_onnx, to_onnx
 from .solve import Sample, Solution, solve
 from .visits import PASSES, SAVE_EVERY_S, Visit, keep, order, per_net, resume
@@ -103,14 +103,23 @@ def measure_host(
     The speed of a machine drifts by some percent within seconds. A reference network is timed in turn with each
     network, and each timing is scaled to the median speed of the whole profile.
     """
-    archs = _archs(space, nets, seed)
+    archs, covering = _archs(space, nets, seed)
     header = {"space": space.name, "seed": seed, "nets": nets, "threads": threads, **_versions(), "cpu": machine.cpu()}
     visits, spent = resume(partial, header)
-    _visit_all(space, archs, visits, header, spent=spent, seconds=seconds, threads=threads, seed=seed,
-               partial=partial, progress=progress)  # fmt: skip
+    _visit_all(
+        space,
+        archs,
+        visits,
+        header,
+        spent=spent,
+        seconds=seconds,
+        threads=threads,
+        seed=seed,
+        partial=partial,
+        progress=progress,
+    )
     timings = per_net(visits)
     operators = cover.operators(space)
-    covering = len(archs) - nets
     at_once = _at_once(visits, covering)
     samples = [Sample(space.ops(archs[i]), timing.median_ms, at_once.get(i)) for i, timing in sorted(timings.items())]
     solution = solve(samples, operators)
@@ -129,14 +138,15 @@ def _at_once(visits: Sequence[Visit], covering: int) -> dict[int, float]:
     return drawn if len(drawn) >= FEWEST_JUDGES else first
 
 
-def _archs(space: Space, nets: int, seed: int) -> list[Arch]:
-    """The covering networks, then the random ones; all different."""
+def _archs(space: Space, nets: int, seed: int) -> tuple[list[Arch], int]:
+    """The covering networks, then the random ones, all different; and how many cover."""
     rng = Random(seed)
     chosen = dict.fromkeys(cover.covering(space, rng=rng))
+    covering = len(chosen)
     for _ in range(nets):
         drawn = next((a for a in (space.sample(rng=rng) for _ in range(100)) if a not in chosen), None)
         chosen |= {} if drawn is None else {drawn: None}
-    return list(chosen)
+    return list(chosen), covering
 
 
 def reference(space: Space) -> Arch:
@@ -162,8 +172,13 @@ def _visit_all(
     compare = _open(space.ops(reference(space)), threads)
     _warm_up(compare, feeds, time.perf_counter() + 1.0)
     begin = saved = time.perf_counter()
-    bar = tqdm(total=len(archs) * PASSES, initial=min(len(visits), len(archs) * PASSES), desc=f"timing {space.name}",
-               unit="net", disable=not progress)  # fmt: skip
+    bar = tqdm(
+        total=len(archs) * PASSES,
+        initial=min(len(visits), len(archs) * PASSES),
+        desc=f"timing {space.name}",
+        unit="net",
+        disable=not progress,
+    )
     try:
         for net in order(len(archs), visits, seed=seed):
             visits.append(_visit(net, _open(space.ops(archs[net]), threads), compare, feeds))
@@ -232,6 +247,7 @@ def _profile(
         synthetic=False,
         overhead={
             "run_ms": solution.run_ms,
+            **{features.slope_name(knot): slope for knot, slope in solution.slopes_ms.items()},
             "head_ms": _head_ms(threads),
             "low_ratio": solution.low_ratio,
             "high_ratio": solution.high_ratio,

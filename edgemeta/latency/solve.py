@@ -22,6 +22,7 @@ SMOOTH_SHARE = 0.30  # operators alike together
 OWN_SHARE = 0.03  # one operator alone
 LENGTH = 2.0  # doublings over which operators are alike
 NOISE_SHARE = 0.03  # of a network's timing
+SLOPE_SD_MS = 0.05  # of a slope, per MiB
 RUN_SD_MS = 0.003  # of the cost of a run that no operator explains
 FLOOR_MS = 3e-4  # scale below which shares make no sense
 LEAST_SHARE = 0.05  # no operator is predicted below this share of its physical latency
@@ -40,6 +41,7 @@ class Solution:
     """Latencies that add up to those of networks, and the ratios measured / predicted that hold nine in ten."""
 
     run_ms: float  # cost of a run beyond its operators
+    slopes_ms: Mapping[int, float]  # KiB -> ms per MiB of working set beyond them
     op_ms: Mapping[str, float]
     op_sd_ms: Mapping[str, float]
     low_ratio: float
@@ -50,31 +52,56 @@ def solve(samples: Sequence[Sample], operators: Mapping[str, Op]) -> Solution:
     """Operator latencies that explain `samples`.
 
     The mean is a non-negative sum of physical terms, fitted to relative errors; the rest is a Gaussian process over
-    operators (Rasmussen & Williams 2006, eq. 2.25), observed only in sums. Operators that no sample holds are still
-    predicted, from those that are like them.
+    operators (Rasmussen & Williams 2006, eq. 2.25), observed only in sums, and a slope for each knot of the working
+    set. Slopes that come out negative are left out. Operators that no sample holds are still predicted, from those
+    that are like them.
     """
-    counts = _counts(samples, list(operators))
-    times = np.array([sample.ms for sample in samples])
-    run_ms, physical = _physical(counts, times, list(operators.values()))
-    covariance = _covariance(physical, list(operators.values()))
-    across = counts @ covariance  # (samples, operators)
-    total = across @ counts.T + RUN_SD_MS**2 + np.diag((NOISE_SHARE * times) ** 2)
-    factor = cho_factor(total, lower=True)
-    weights = cho_solve(factor, times - run_ms - counts @ physical)
-    inverse = cho_solve(factor, np.eye(len(times)))
-    mean = np.maximum(physical + across.T @ weights, LEAST_SHARE * physical)
-    variance = np.diag(covariance) - np.einsum("ij,ij->j", across, inverse @ across)
-    left_out = times - weights / np.diag(inverse)  # eq. 5.12
+    listed = list(operators.values())
+    counts, times = _counts(samples, list(operators)), np.array([sample.ms for sample in samples])
+    beyond = np.array([features.beyond(sample.ops) for sample in samples])
+    keep = np.ones(beyond.shape[1], dtype=bool)
+    while True:
+        fit = _fit(counts, times, beyond * keep, listed)
+        negative = keep & (fit.slopes < 0)
+        if not negative.any():
+            break
+        keep &= ~negative
     once = np.array([math.nan if sample.once_ms is None else sample.once_ms for sample in samples])
-    ratios = once / np.maximum(left_out, 1e-9)
+    ratios = once / np.maximum(fit.left_out, 1e-9)
     low, high = interval(ratios[~np.isnan(ratios)])
-    spread = np.sqrt(np.maximum(variance, 0))
     return Solution(
-        max(0.0, run_ms + RUN_SD_MS**2 * float(weights.sum())),
-        dict(zip(operators, mean.tolist(), strict=True)),
-        dict(zip(operators, spread.tolist(), strict=True)),
+        fit.run_ms,
+        dict(zip(features.KNOTS_KIB, (fit.slopes * keep).tolist(), strict=True)),
+        dict(zip(operators, fit.mean.tolist(), strict=True)),
+        dict(zip(operators, fit.spread.tolist(), strict=True)),
         low,
         high,
+    )
+
+
+class _Fit(NamedTuple):
+    run_ms: float
+    slopes: np.ndarray  # (knots,) ms per MiB
+    mean: np.ndarray  # (operators,) ms
+    spread: np.ndarray  # (operators,) standard deviation, ms
+    left_out: np.ndarray  # (samples,) prediction of each from all others, ms
+
+
+def _fit(counts: np.ndarray, times: np.ndarray, beyond: np.ndarray, operators: Sequence[Op]) -> _Fit:
+    """The posterior, given counts (samples, operators) and MiB beyond each knot (samples, knots)."""
+    run_ms, slopes, physical = _physical(counts, times, beyond, operators)
+    covariance = _covariance(physical, operators)
+    across = counts @ covariance  # (samples, operators)
+    total = across @ counts.T + SLOPE_SD_MS**2 * beyond @ beyond.T + RUN_SD_MS**2 + np.diag((NOISE_SHARE * times) ** 2)
+    inverse = cho_solve(cho_factor(total, lower=True), np.eye(len(times)))
+    weights = inverse @ (times - run_ms - beyond @ slopes - counts @ physical)
+    variance = np.diag(covariance) - np.einsum("ij,ij->j", across, inverse @ across)
+    return _Fit(
+        max(0.0, run_ms + RUN_SD_MS**2 * float(weights.sum())),
+        slopes + SLOPE_SD_MS**2 * (beyond.T @ weights),
+        np.maximum(physical + across.T @ weights, LEAST_SHARE * physical),
+        np.sqrt(np.maximum(variance, 0)),
+        times - weights / np.diag(inverse),  # eq. 5.12
     )
 
 
@@ -100,12 +127,14 @@ def _counts(samples: Sequence[Sample], keys: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def _physical(counts: np.ndarray, times: np.ndarray, operators: Sequence[Op]) -> tuple[float, np.ndarray]:
-    """Milliseconds of an empty run, and of each operator (operators,) by its physical terms."""
-    terms = features.design(operators)
-    rows = np.hstack([np.ones((len(times), 1)), counts @ terms])
+def _physical(
+    counts: np.ndarray, times: np.ndarray, beyond: np.ndarray, operators: Sequence[Op]
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Milliseconds of an empty run, slopes (knots,), and milliseconds of each operator (operators,), none negative."""
+    terms, knots = features.design(operators), beyond.shape[1]
+    rows = np.hstack([np.ones((len(times), 1)), beyond, counts @ terms])
     weights, _ = nnls(rows / times[:, None], np.ones(len(times)), maxiter=100 * rows.shape[1])
-    return float(weights[0]), terms @ weights[1:]
+    return float(weights[0]), weights[1 : 1 + knots], terms @ weights[1 + knots :]
 
 
 def _covariance(physical: np.ndarray, operators: Sequence[Op]) -> np.ndarray:

@@ -9,19 +9,23 @@ from edgemeta.contracts import Latency, Predictor
 from edgemeta.errors import BadProfile, nearest
 from edgemeta.types import Op, Profile
 
+from .features import KNOTS_KIB, beyond, slope_name
+
 
 @final
 class Table:
     """The sum of the profile's operators and the cost of a run; the interval by the profile's calibrated ratios.
 
-    `run_ms` is what a run costs beyond its operators. `low_ratio` and `high_ratio` are measured / predicted, holding
-    nine networks in ten.
+    `run_ms` is what a run costs beyond its operators, `per_mib_beyond_<n>_kib_ms` what each MiB of weights and
+    activations beyond n KiB adds, because they leave the caches. `low_ratio` and `high_ratio` are measured / predicted,
+    holding nine networks in ten.
     """
 
     def __init__(self, profile: Profile):
         self._device = profile.device
         self._ms = {key: timing.median_ms for key, timing in profile.ops.items()}
         self._run_ms = profile.overhead.get("run_ms", 0.0)
+        self._slopes = [profile.overhead.get(slope_name(knot), 0.0) for knot in KNOTS_KIB]
         self._low = profile.overhead.get("low_ratio", 1.0)
         self._high = profile.overhead.get("high_ratio", 1.0)
         self.head_ms = profile.overhead.get("head_ms", 0.0)
@@ -31,6 +35,7 @@ class Table:
             ms = self._run_ms + sum(self._ms[op.key] for op in ops)
         except KeyError as error:
             raise self._missing(error.args[0]) from None
+        ms += sum(slope * over for slope, over in zip(self._slopes, beyond(ops), strict=True))
         return Latency(ms, ms * self._low, ms * self._high)
 
     def _missing(self, key: str) -> BadProfile:

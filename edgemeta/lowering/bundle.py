@@ -135,11 +135,11 @@ def read(folder: Path | str) -> Manifest:
 
 
 def move(folder: Path | str, target: Path | str) -> Path:
-    """Put a bundle in another place; an old one there is replaced in one move."""
+    """Put a copy of a bundle in another place; an old one there is replaced in one move."""
     folder, target = Path(folder), Path(target)
-    read(folder)
+    names = [manifest.NAME, *read(folder).files]
     _refuse_foreign(target)
-    return replace.folder(target, {path.name: path.read_bytes() for path in folder.iterdir()})
+    return replace.folder(target, {name: (folder / name).read_bytes() for name in names})
 
 
 def measure(folder: Path | str, *, threads: int = 1) -> dict[str, Any]:

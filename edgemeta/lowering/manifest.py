@@ -107,7 +107,7 @@ class Costs(Record):
 
 class LearnerInfo(Record):
     name: str
-    steps: int = Field(ge=0)
+    steps: int = Field(ge=0, le=1000)
     on: Literal["features"] = "features"
 
 

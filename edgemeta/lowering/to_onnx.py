@@ -111,5 +111,5 @@ def _model(name: str, builder: Builder, inputs: list[ValueInfoProto], outputs: l
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker and shape inference raise types of their own
         reason = " ".join(str(error).split())[:200]
-        raise BadBundle(f"{name}.onnx breaks the ONNX standard: {reason}; correct its rule in lowering/rules.py") from error
+        raise BadBundle(f"{name}.onnx is not valid ONNX: {reason}; correct its rule in lowering/rules.py") from error
     return model

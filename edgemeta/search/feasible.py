@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 from random import Random
+from typing import Any
 
 from edgemeta.errors import Infeasible
 from edgemeta.space.moves import mutate, neighbours
@@ -37,7 +38,7 @@ def repair(arch: Arch, space: Space, cost_of: CostOf, cap: Cost, *, rng: Random,
     return arch if over == 0 else None
 
 
-def descend(arch: Arch, space: Space, size: Callable[[Arch], float]) -> Arch:
+def descend(arch: Arch, space: Space, size: Callable[[Arch], Any]) -> Arch:
     """Steepest descent of `size` over one-slot moves, to a local minimum."""
     best, least = arch, size(arch)
     while True:
@@ -61,12 +62,16 @@ def require_feasible(space: Space, cost_of: CostOf, cap: Cost, *, rng: Random, s
     raise Infeasible(_advice(space, cost_of, cap, best, found[0]))
 
 
+def _one_field(cost_of: CostOf, name: str) -> Callable[[Arch], float]:
+    return lambda arch: getattr(cost_of(arch), name)
+
+
 def _advice(space: Space, cost_of: CostOf, cap: Cost, best: Arch, start: Arch) -> str:
     least, cost, flags = [], cost_of(best), []
     for field in fields(cap):
         limit = getattr(cap, field.name)
         if getattr(cost, field.name) > limit:
-            extreme = descend(start, space, lambda arch, name=field.name: getattr(cost_of(arch), name))
+            extreme = descend(start, space, _one_field(cost_of, field.name))
             name, unit = field.name.rsplit("_", 1)
             unit = unit.replace("kib", "KiB")
             least.append(f"{name} {getattr(cost_of(extreme), field.name):.4g} {unit} > {limit:.4g} {unit}")

@@ -26,6 +26,7 @@ from edgemeta.nets.build import build
 from edgemeta.search.workers import stop_orphan
 from edgemeta.types import Op, Shape
 
+
 @dataclass(frozen=True)
 class DataSpec:
     """Enough to load the same data in another process."""
@@ -35,6 +36,7 @@ class DataSpec:
     cache: str
     in_shape: Shape
     seed: int
+    ink: str = "as-is"  # of the folder source: "bright" turns dark ink on a light ground over
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Result:
 @lru_cache(maxsize=2)
 def load_data(spec: DataSpec) -> Dataset:
     root = Path(spec.root) if spec.root else None
-    return load(spec.name, in_shape=spec.in_shape, root=root, cache=Path(spec.cache), seed=spec.seed)
+    settings = {"ink": spec.ink} if spec.name == "folder" else {}
+    return load(spec.name, in_shape=spec.in_shape, root=root, cache=Path(spec.cache), seed=spec.seed, **settings)
 
 
 @lru_cache(maxsize=6)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,27 +29,35 @@ class Ledger:
     def __init__(self, path: Path, space: Space, task: str):
         self._space = space
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        self._path = path
+        with self._readable("open"):
             self._study = optuna.create_study(
                 storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
             )
             self._study.get_trials(deepcopy=False)
-        except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own for a damaged file
+
+    @contextmanager
+    def _readable(self, verb: str) -> Iterator[None]:
+        """SQLAlchemy, Alembic and Optuna each have their own errors for a damaged file or a full disk."""
+        try:
+            yield
+        except Exception as error:
             reason = str(error).splitlines()[0]
-            raise EdgemetaError(f"cannot open ledger {path}: {reason}; move it away to start a new one") from error
+            advice = "free space, or move the file away to start a new one"
+            raise EdgemetaError(f"cannot {verb} ledger {self._path}: {reason}; {advice}") from error
 
     def record(self, trial: Trial) -> None:
         slots = [(name, options) for name, options in self._space.slots if len(options) > 1]
         picks = {name: options[pick] for (name, options), pick in zip(self._space.slots, trial.arch.picks, strict=True)}
-        self._study.add_trial(
-            create_trial(
-                params={name: picks[name] for name, _ in slots},
-                distributions={name: CategoricalDistribution(options) for name, options in slots},
-                value=trial.score,
-                state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
-                user_attrs={"trial": json.dumps(asdict(trial))},
-            )
+        row = create_trial(
+            params={name: picks[name] for name, _ in slots},
+            distributions={name: CategoricalDistribution(options) for name, options in slots},
+            value=trial.score,
+            state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
+            user_attrs={"trial": json.dumps(asdict(trial))},
         )
+        with self._readable("write"):
+            self._study.add_trial(row)
 
     def trials(self) -> list[Trial]:
         """Every recorded trial, oldest first."""

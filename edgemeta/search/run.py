@@ -6,14 +6,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from random import Random
 
 from tqdm import tqdm
 
 from edgemeta.contracts import Searcher
-from edgemeta.errors import Diverged, EdgemetaError
+from edgemeta.errors import Diverged
 from edgemeta.search.feasible import repair, require_feasible
 from edgemeta.search.jobs import Result, run_job
 from edgemeta.search.ledger import Ledger
@@ -112,10 +111,6 @@ class Search:
         problem = self.problem
         try:
             result = future.result()
-        except BrokenProcessPool as error:
-            raise EdgemetaError(
-                "a worker process was killed (out of memory?); run the same command again, with fewer --workers"
-            ) from error
         except Diverged as error:
             trial = Trial(arch, problem.cost(arch), None, None, 0, problem.seed, 0.0, self.name, f"failed: {error}")
         else:

@@ -8,9 +8,12 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 import torch
+
+from edgemeta.errors import EdgemetaError
 
 
 @contextmanager
@@ -21,10 +24,13 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield executor
-    except BaseException:
-        for process in list(executor._processes.values()):
+    except BaseException as error:
+        for process in list((executor._processes or {}).values()):
             process.kill()
         executor.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            advice = "run the same command again to go on, with fewer --workers if memory was short"
+            raise EdgemetaError(f"a worker process was killed; {advice}") from error
         raise
     executor.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from edgemeta.types import Op, Shape
 
@@ -26,7 +27,7 @@ class Tape:
     def shape(self, position: int) -> Shape:
         return self._in_shape if position < 0 else self._ops[position].out_shape
 
-    def _push(self, kind: str, out: Shape, inputs: tuple[int, ...], **settings) -> int:
+    def _push(self, kind: str, out: Shape, inputs: tuple[int, ...], **settings: Any) -> int:
         self._ops.append(Op(kind, self.shape(inputs[0]), out, inputs=inputs, **settings))
         return self.last
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from edgemeta import config as configs
 from edgemeta.contracts import Predictor
 from edgemeta.data.sources import SOURCES
 from edgemeta.errors import BadConfig, nearest
-from edgemeta.latency import measure, table
+from edgemeta.latency import measure
 from edgemeta.latency import profile as profiles
-from edgemeta.learners import LEARNERS
-from edgemeta.learners.train import Training
+from edgemeta.learners import LEARNERS, training_of
 from edgemeta.search import SEARCHERS
 from edgemeta.search.jobs import DataSpec
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Cost, Profile, Shape
+from edgemeta.types import Cost, Profile
 
 HOST = "host"
 
@@ -45,7 +43,7 @@ def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profi
 
 
 def host_profile(
-    folder: RunFolder, space: Space, *, seed: int, threads: int = 1, nets: int = 20, progress: bool = True
+    folder: RunFolder, space: Space, *, seed: int, threads: int = 1, nets: int = 600, progress: bool = True
 ) -> Profile:
     path = folder.profile(space.name)
     if not path.exists():
@@ -59,16 +57,21 @@ def host_profile(
 def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
     """The data a config names, or another source at the same input shape."""
     source = name or config.data
-    pick(SOURCES, "data source", source)
     root = str(config.root.resolve()) if config.root and not name else None
-    return DataSpec(source, root, str(config.cache), config.in_shape, config.seed)
+    return DataSpec(source, root, str(config.cache), config.in_shape, config.seed, "as-is" if name else config.ink)
 
 
-def problem_of(config: configs.Search, folder: RunFolder, space: Space, predictor: Predictor) -> Problem:
+def check(config: configs.Search) -> None:
+    """Refuse, before anything takes time, what the registries do not know."""
+    pick(SPACES, "space", config.space)
+    pick(SOURCES, "data source", config.data)
     pick(LEARNERS, "learner", config.learner)
     pick(SEARCHERS, "searcher", config.searcher)
     if list(config.rungs) != sorted(set(config.rungs)):
         raise BadConfig(f"setting rungs = {config.rungs}: should rise, for example {configs.Search.rungs}")
+
+
+def problem_of(config: configs.Search, folder: RunFolder, space: Space, predictor: Predictor) -> Problem:
     return Problem(
         space=space,
         predictor=predictor,
@@ -80,13 +83,9 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, predicto
         shot=config.shot,
         rungs=config.rungs,
         eval_episodes=config.eval_episodes,
-        training=Training(),
+        training=training_of(config.learner),
         seed=config.seed,
     )
-
-
-def predictor_of(profile: Profile) -> Predictor:
-    return table.predictor(profile)
 
 
 def cost_to_json(cost: Cost) -> dict[str, float | None]:
@@ -96,12 +95,3 @@ def cost_to_json(cost: Cost) -> dict[str, float | None]:
 
 def cost_from_json(fields: Mapping[str, float | None]) -> Cost:
     return Cost(**{name: math.inf if value is None else value for name, value in fields.items()})
-
-
-def shape_of(values: Any) -> Shape:
-    channels, height, width = values
-    return int(channels), int(height), int(width)
-
-
-def resolved(path: Path | None) -> str | None:
-    return str(path.resolve()) if path else None

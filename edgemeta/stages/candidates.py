@@ -73,7 +73,8 @@ def _try(staged: Path, candidate: Candidate, problem: Problem, profile: Profile,
         "device": profile.device,
         "tests": [dict(row) for row in candidate.tests],
     }
-    polarity = "ink-high" if problem.data.name in INK_SOURCES and net.in_shape[0] == 1 else "as-is"
+    ink = problem.data.name in INK_SOURCES or problem.data.ink == "bright"
+    polarity = "ink-high" if ink and net.in_shape[0] == 1 else "as-is"
     learner, slow = LEARNERS[candidate.learner](), load_weights(candidate.weights)
     shared: dict[str, Any] = {"net": net, "slow": slow, "learner": learner, "seed": problem.seed}
     bundle.write(staged, facts=facts, polarity=polarity, predicted=predicted, cap=problem.cap, **shared)

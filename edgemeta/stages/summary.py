@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.contracts import Predictor
-from edgemeta.data.sources import load
+from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.drawing import label
 from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, profile_facts
 from edgemeta.report.tables import table
+from edgemeta.search.jobs import load_data
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.stages import assemble
@@ -91,6 +93,19 @@ def bundles_of(target: Path) -> list[Path]:
     return [path for path in found if (path / "manifest.json").exists()]
 
 
+def drop_siblings(target: Path) -> None:
+    """Remove the other learners' bundles beside one that a new search has replaced; `export` makes them again."""
+    for path in bundles_of(target):
+        if path != target:
+            shutil.rmtree(path)
+
+
+def trained_for(folder: RunFolder, noted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `train` left, unless a later search has chosen another winner."""
+    trained = folder.read("train")
+    return trained if trained and trained["winner"] == noted["winner"]["picks"] else None
+
+
 def search_text(folder: RunFolder) -> str:
     noted = folder.need("search", "search")
     rows = [
@@ -156,11 +171,12 @@ def bench_table(manifest: Manifest, measured: Mapping[str, Any]) -> str:
 
 def story(folder: RunFolder) -> Story:
     """Everything the report shows, gathered from the run folder."""
-    noted, trained = folder.need("search", "search"), folder.read("train")
+    noted = folder.need("search", "search")
+    trained = trained_for(folder, noted)
     settings = make(configs.Search, noted["config"] | {"run": folder.root})
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
-    predictor = assemble.predictor_of(profile)
+    predictor = predictor_for(profile)
     problem = assemble.problem_of(settings, folder, space, predictor)
     manifest = bundles.read(folder.bundle)
     arch = Arch(space.name, tuple(manifest.facts["picks"]))  # type: ignore[arg-type]
@@ -217,6 +233,6 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Iterator[Score]:
 
 
 def _data_facts(settings: configs.Search) -> tuple[DataFacts, ...]:
-    data = load(settings.data, in_shape=settings.in_shape, root=settings.root, cache=settings.cache, seed=settings.seed)
+    data = load_data(assemble.data_of(settings))
     classes = {split: len(own) for split, own in data.splits.items()}
     return (DataFacts(data.name, len(data.images), classes, data.synthetic, data.notes),)

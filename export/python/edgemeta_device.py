@@ -33,10 +33,9 @@ import onnxruntime
 
 FORMAT, VERSION, STATE_VERSION = "edgemeta-bundle", 1, 1
 GRAPHS = ("body", "adapt", "classify")
-MAX_MANIFEST_BYTES, MAX_FILE_BYTES = 2**20, 2**28
+MAX_MANIFEST_BYTES, MAX_FILE_BYTES, MAX_STEPS = 2**20, 2**28, 1000
 BATCH = 64  # images per run of the body: bounds the memory that a large folder takes
 Image = Any  # an array, a path or a Pillow image
-Where = Any  # a path: str or os.PathLike
 
 
 class DeviceError(Exception):
@@ -47,7 +46,7 @@ class UnreadableImage(DeviceError):
     """A file that no image can be read from."""
 
 
-def read_image(path: Where, channels: int) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     """An image file as uint8 (H, W) for one channel, else (H, W, 3), upright."""
     try:
         from PIL import Image, ImageOps
@@ -118,12 +117,11 @@ def resize(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _weights(old: int, new: int) -> np.ndarray:
     """(new, old) rows that sum to 1."""
     centres = (np.arange(new) + 0.5) * old / new
-    distance = np.abs(np.arange(old) + 0.5 - centres[:, None]) / max(old / new, 1.0)
-    weights = np.maximum(0.0, 1.0 - distance)
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old) + 0.5 - centres[:, None]) / max(old / new, 1.0))
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def load_bundle(folder: Where) -> tuple[dict[str, Any], dict[str, bytes]]:
+def load_bundle(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest and the graphs of a bundle; refused where a file is not what the manifest says."""
     folder = Path(folder)
     try:
@@ -133,9 +131,10 @@ def load_bundle(folder: Where) -> tuple[dict[str, Any], dict[str, bytes]]:
         graphs = {name: _verified(folder, manifest, name) for name in GRAPHS}
         digests = [manifest["files"][manifest["graphs"][name]["file"]]["sha256"] for name in GRAPHS]
         parts = [digests, manifest["normalisation"], manifest["learner"]]
-        if manifest["id"] != _digest(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()):
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        if manifest["id"] != hashlib.sha256(text.encode()).hexdigest():
             raise DeviceError(f"{folder}: the manifest was changed after it was written; export the bundle again")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DeviceError(f"{folder}: the manifest is damaged ({_line(error)}); export the bundle again") from None
     return manifest, graphs
 
@@ -146,13 +145,9 @@ def _verified(folder: Path, manifest: Mapping[str, Any], graph: str) -> bytes:
         raise DeviceError(f"{folder}: {name!r} is not a plain file name; export the bundle again")
     info = manifest["files"][name]
     data = _bounded(folder / name, min(int(info["bytes"]), MAX_FILE_BYTES))
-    if len(data) != info["bytes"] or _digest(data) != info["sha256"]:
+    if len(data) != info["bytes"] or hashlib.sha256(data).hexdigest() != info["sha256"]:
         raise DeviceError(f"{folder / name} is not the file its manifest describes; copy or export the bundle again")
     return data
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _bounded(path: Path, limit: int) -> bytes:
@@ -179,12 +174,22 @@ def _session(name: str, model: bytes, threads: int) -> onnxruntime.InferenceSess
 class Device:
     """A bundle and what it has learned. Every change re-adapts from the start on all examples, kept as features."""
 
-    def __init__(self, bundle_folder: Where, threads: int = 1):
+    def __init__(self, bundle_folder: str | os.PathLike[str], threads: int = 1):
         self.manifest, graphs = load_bundle(bundle_folder)
         self._sessions = {name: _session(name, model, threads) for name, model in graphs.items()}
-        self._tensors = [tensor.name for tensor in self._sessions["adapt"].get_outputs()]
-        dim = self._sessions["body"].get_outputs()[0].shape[1]
+        body, adapt = self._sessions["body"], self._sessions["adapt"]
+        self._tensors = [tensor.name for tensor in adapt.get_outputs()]
+        dim, shape = body.get_outputs()[0].shape[1], body.get_inputs()[0].shape[1:]
         self._set(np.zeros((0, dim), np.float32), np.zeros(0, np.int64), [])
+        try:  # a blank image through all three graphs: what does not fit together is told now
+            fits = [self.manifest["normalisation"][key] for key in ("channels", "height", "width")] == shape
+            if not fits or not 0 <= self.manifest["learner"]["steps"] <= MAX_STEPS:
+                raise ValueError("sizes or steps out of range")
+            self.enroll([np.zeros(shape, np.uint8)], "blank")
+            self.predict([np.zeros(shape, np.uint8)])
+            self.forget("blank")
+        except Exception as error:
+            raise DeviceError(f"{bundle_folder} does not run ({_line(error)}); export the bundle again") from None
 
     @property
     def names(self) -> list[str]:
@@ -229,10 +234,9 @@ class Device:
 
     def features(self, images: Sequence[Image]) -> np.ndarray:
         """(n, dim) from the body, in batches."""
-        rule = self.manifest["normalisation"]
         parts = [self._features[:0]]
         for i in range(0, len(images), BATCH):
-            x = np.stack([preprocess(image, rule) for image in images[i : i + BATCH]])
+            x = np.stack([preprocess(image, self.manifest["normalisation"]) for image in images[i : i + BATCH]])
             parts.append(self._sessions["body"].run(None, {"x": x})[0])
         return np.concatenate(parts)
 
@@ -242,30 +246,30 @@ class Device:
             raise DeviceError("no classes are enrolled; enroll some images first")
         return self._sessions["classify"].run(None, {"features": features, **self._fast})[0]
 
-    def save(self, path: Where) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state under a temporary name, then rename: a kill leaves the old state or the new one."""
-        path, buffer, temporary = Path(path), io.BytesIO(), ""
+        target, buffer, temporary = Path(path), io.BytesIO(), ""
         head = {"version": STATE_VERSION, "bundle": self.manifest["id"], "names": self._names}
         text = np.frombuffer(json.dumps(head).encode(), np.uint8)
         np.savez(buffer, head=text, features=self._features, labels=self._labels)
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
             with os.fdopen(handle, "wb") as file:
                 file.write(buffer.getvalue())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except OSError as error:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
             raise DeviceError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
 
-    def load(self, path: Where) -> None:
+    def load(self, path: str | os.PathLike[str]) -> None:
         """Replace what was learned by a saved state of this very bundle."""
         data = _bounded(Path(path), MAX_FILE_BYTES)
         try:
             features, labels, names = _state(data, self.manifest["id"], self._features.shape[1], str(path))
-        except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError, zipfile.error) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, zipfile.error) as error:
             raise DeviceError(f"{path} is damaged ({_line(error)}); use a copy or enroll again") from None
         self._set(features, labels, names)
 
@@ -300,10 +304,10 @@ def _state(data: bytes, bundle: str, dim: int, path: str) -> tuple[np.ndarray, n
             raise ValueError("too large")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         head, features, labels = json.loads(arrays["head"].tobytes()), arrays["features"], arrays["labels"]
-    if head["version"] != STATE_VERSION:
-        raise DeviceError(f"{path} is a state of version {head['version']}, not {STATE_VERSION}; enroll again")
-    if head["bundle"] != bundle:
-        raise DeviceError(f"{path} was learned with another bundle; load that bundle or enroll again")
+    if (head["version"], head["bundle"]) != (STATE_VERSION, bundle):
+        raise DeviceError(
+            f"{path} is of another bundle or version; load the bundle it was learned with or enroll again"
+        )
     names = head["names"]
     typed = (features.dtype, labels.dtype, labels.ndim) == (np.float32, np.int64, 1)
     if not typed or features.shape != (len(labels), dim) or not np.isfinite(features).all():
@@ -315,9 +319,6 @@ def _state(data: bytes, bundle: str, dim: int, path: str) -> tuple[np.ndarray, n
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-# Command line
 
 
 def files_below(folder: Path) -> list[Path]:

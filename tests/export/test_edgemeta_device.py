@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import io
 import json
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 from edgemeta.contracts import Support
 from edgemeta.data.images import read_image
+from edgemeta.lowering.manifest import bundle_id
 
 BLOCK = (
     "import sys; sys.modules['torch'] = sys.modules['edgemeta'] = None; sys.argv[0] = sys.argv[1]; del sys.argv[1]; "
@@ -206,7 +208,7 @@ def forge(path, **changes):
 
 FORGED = {
     "other bundle": ({"head": {"bundle": "0" * 64}}, "another bundle"),
-    "other version": ({"head": {"version": 9}}, "version 9"),
+    "other version": ({"head": {"version": 9}}, "another bundle or version"),
     "names": ({"head": {"names": ["a"]}}, "damaged"),
     "names of no text": ({"head": {"names": [1, 2, 3]}}, "damaged"),
     "labels": ({"labels": np.full(12, 7)}, "damaged"),
@@ -273,7 +275,57 @@ def test_damaged_bundle_is_refused(runtime, folder, tmp_path, damage, message):
     one_line(error)
 
 
+def reidentified(change):
+    """A manifest whose id follows from what it says, and yet does not fit its graphs."""
+
+    def damage(folder):
+        record = json.loads((folder / "manifest.json").read_text())
+        change(record)
+        record["id"] = bundle_id(record)
+        (folder / "manifest.json").write_text(json.dumps(record))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["learner"].update(steps=10**12),
+        lambda record: record["learner"].update(steps="many"),
+        lambda record: record["normalisation"].pop("polarity"),
+        lambda record: record["normalisation"].update(height=10**9),
+        lambda record: record["normalisation"].update(scale="big"),
+    ],
+)
+def test_manifest_that_does_not_fit_its_graphs_is_refused(runtime, folder, tmp_path, change):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    reidentified(change)(copy)
+    with pytest.raises(runtime.DeviceError, match="does not run") as error:
+        runtime.Device(copy)
+    one_line(error)
+
+
+def test_flipped_bytes_of_a_state_never_escape(taught, runtime, tmp_path):
+    """Whatever the zip reader makes of it, a damaged state is one line or, where nothing that counts was hit, loads."""
+    taught.save(tmp_path / "state.npz")
+    data, rng, refused = (tmp_path / "state.npz").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        changed = bytearray(data)
+        changed[rng.integers(len(data))] = rng.integers(256)
+        (tmp_path / "flipped.npz").write_bytes(changed)
+        try:
+            taught.load(tmp_path / "flipped.npz")
+        except runtime.DeviceError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 100
+
+
 # Command line, where torch and edgemeta cannot be imported
+
+
+def test_python_3_9_reads_it(folder):
+    ast.parse((folder / "edgemeta_device.py").read_text(), feature_version=(3, 9))
 
 
 def run(*arguments):

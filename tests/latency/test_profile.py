@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -18,10 +19,13 @@ def data(host, tmp_path) -> dict:
 
 
 def test_round_trip_is_exact(host, tmp_path, tiny):
-    arch = tiny.sample(rng=__import__("random").Random(3))
+    arch = tiny.sample(rng=Random(3))
     odd = replace(
         host,
-        nets=(NetTiming(arch, Timing(0.1 + 0.2, 1e-9, 3), tiny.ops(arch)), NetTiming(Arch("a", ()), Timing(1.0, 0.0, 1))),
+        nets=(
+            NetTiming(arch, Timing(0.1 + 0.2, 1e-9, 3), tiny.ops(arch)),
+            NetTiming(Arch("a", ()), Timing(1.0, 0.0, 1)),
+        ),
         status={next(iter(host.ops)): "noisy: a reason"},
     )
     for one in (host, odd):

@@ -7,7 +7,9 @@ from random import Random
 import pytest
 
 from edgemeta.errors import BadProfile
+from edgemeta.latency import cover
 from edgemeta.latency.table import PREDICTORS, predictor
+from edgemeta.space.presets import conv4_64, edge
 from edgemeta.types import Timing
 
 
@@ -38,10 +40,23 @@ def test_more_operators_never_take_less(predict, tiny, rng):
 def test_table_is_a_sum_a_reader_can_check(host, tiny, rng):
     ops = tiny.ops(tiny.sample(rng=rng))
     one = Timing(0.25, 0.0, 1)
-    flat = replace(host, ops=dict.fromkeys(host.ops, one), overhead={"run_ms": 0.5, "low_ratio": 0.9, "high_ratio": 1.2})
+    flat = replace(
+        host, ops=dict.fromkeys(host.ops, one), overhead={"run_ms": 0.5, "low_ratio": 0.9, "high_ratio": 1.2}
+    )
     guess = predictor(flat).latency(ops)
     assert guess.ms == 0.5 + 0.25 * len(ops)
     assert (guess.low_ms, guess.high_ms) == (guess.ms * 0.9, guess.ms * 1.2)
+
+
+def test_what_leaves_the_caches_is_added(host):
+    space = edge()
+    ops = space.ops(conv4_64(space))
+    mib = sum(op.weight_bytes + op.act_bytes for op in ops) / 2**20
+    assert mib > 0.5
+    free = replace(host, ops=dict.fromkeys(cover.operators(space), Timing(0.0, 0.0, 1)), overhead={"run_ms": 1.0})
+    paid = replace(free, overhead={"run_ms": 1.0, "per_mib_beyond_256_kib_ms": 2.0})
+    assert predictor(free).latency(ops).ms == 1.0
+    assert predictor(paid).latency(ops).ms == pytest.approx(1.0 + 2.0 * (mib - 0.25))
 
 
 def test_a_missing_operator_is_named_with_its_nearest(host, tiny, rng):

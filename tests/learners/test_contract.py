@@ -75,7 +75,9 @@ def test_step_keeps_names_and_shapes(learner, net, slow):
 
 def test_padding_rows_change_nothing(learner, net, slow):
     support = support_for(net, 3, 2)
-    padded = Support(torch.cat([support.x, torch.full((4, net.dim), 7.0)]), torch.cat([support.onehot, torch.zeros(4, 3)]))
+    padded = Support(
+        torch.cat([support.x, torch.full((4, net.dim), 7.0)]), torch.cat([support.onehot, torch.zeros(4, 3)])
+    )
     plain, with_padding = adapt(learner, slow, support), adapt(learner, slow, padded)
     for name in plain:
         torch.testing.assert_close(plain[name], with_padding[name])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import numpy as np
 import onnx
@@ -18,9 +19,14 @@ def save(trained, folder, **settings):
     return bundle.write(folder, net=trained.net, slow=trained.slow, learner=trained.learner, facts=FACTS, **settings)
 
 
+@pytest.fixture(scope="module")
+def original(anil, tmp_path_factory):
+    return save(anil, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
 @pytest.fixture
-def written(anil, tmp_path):
-    return save(anil, tmp_path / "bundle")
+def written(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "bundle")
 
 
 def edit(folder, change):
@@ -71,6 +77,16 @@ def test_replacing_takes_nothing_of_the_old(anil, trained, tmp_path):
     save(trained, folder)
     assert bundle.read(folder).learner.name == trained.learner.name
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_moved_bundle_is_the_same(written, tmp_path):
+    (written / "__pycache__").mkdir()
+    there = bundle.move(written, tmp_path / "there")
+    assert bundle.read(there) == bundle.read(written)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"precious")
+    with pytest.raises(BadBundle, match=r"holds cat\.png"):
+        bundle.move(written, tmp_path / "photos")
 
 
 def test_nothing_is_written_unchecked(anil, written, monkeypatch):

@@ -37,7 +37,7 @@ def test_reader_always_finds_one(tmp_path):
 
     reader = threading.Thread(target=look)
     reader.start()
-    for i in range(100):
+    for i in range(30):
         replace.folder(target, {"a": str(i).encode()})
     done.set()
     reader.join()

@@ -12,7 +12,9 @@ from edgemeta.types import Cost, Trial
 def some_trial(tiny, seed, score=0.5):
     cost = Cost(0.1, 2.0, 3.0)
     status = "ok" if score is not None else "failed: loss is nan"
-    return Trial(tiny.sample(rng=Random(seed)), cost, score, None if score is None else 0.01, 60, 0, 1.5, "test", status)
+    return Trial(
+        tiny.sample(rng=Random(seed)), cost, score, None if score is None else 0.01, 60, 0, 1.5, "test", status
+    )
 
 
 def test_trials_come_back_as_they_went_in_and_in_order(tmp_path, tiny):
@@ -32,6 +34,6 @@ def test_scores_of_different_tasks_are_kept_apart(tmp_path, tiny):
 def test_a_damaged_file_is_named(tmp_path, tiny):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(EdgemetaError, match=r"cannot open ledger .*ledger\.sqlite.*move it away") as caught:
+    with pytest.raises(EdgemetaError, match=r"cannot open ledger .*ledger\.sqlite.*move the file away") as caught:
         Ledger(path, tiny, "task")
     assert "\n" not in str(caught.value)

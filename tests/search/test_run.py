@@ -1,7 +1,6 @@
 """A search trains only what fits, forgets nothing and repeats exactly."""
 
 from dataclasses import replace
-from random import Random
 
 import pytest
 
@@ -82,5 +81,3 @@ def test_a_lost_weights_file_costs_time_not_the_search(start, problem):
     for path in problem.weights.glob("*-6.safetensors"):
         path.unlink()
     assert start(wide).run(trials=9, seconds=0)[0].fidelity == 12
-
-

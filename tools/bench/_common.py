@@ -118,7 +118,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain")),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),

@@ -2,8 +2,8 @@
 
     python tools/bench/device_runtime.py --json device_runtime.json
 
-Bundles of the tapered four-conv net at 28x28, briefly warmed up but not trained: time does not depend on the weights. One
-thread, the device runtime alone: from uint8 arrays to names, preprocessing included. `enroll_ms`: 5 classes of 5 shots
+Bundles of the tapered four-conv net at 28x28, warmed up but not trained: time does not depend on the weights. One
+thread, the device runtime alone, from uint8 arrays to names, preprocessing included. `enroll_ms`: 5 classes of 5 shots
 from nothing. `predict_ms`: one image. `head_adapt_ms`: ANIL's five steps from features. `max_diff_float`: the largest
 difference from torch in features, fast tensors and logits, as a share of the larger of 1 and the largest value.
 """
@@ -62,23 +62,17 @@ def bench(name: str, folder: Path, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shots = {f"class {i}": list(rng.integers(0, 256, (SHOT, 28, 28), dtype=np.uint8)) for i in range(WAY)}
 
-    def enroll() -> None:
+    def forget() -> None:
         for known in device.names:
             device.forget(known)
-        began_ms = time.perf_counter()
-        device.enroll(shots)
-        spent.append((time.perf_counter() - began_ms) * 1e3)
 
-    spent: list[float] = []
-    for _ in range(repeats):
-        enroll()
-    image = shots["class 0"][:1]
-    predict_ms = timed(lambda: device.predict(image), repeats)
+    enroll_ms = timed(lambda: device.enroll(shots), repeats, before=forget)
+    predict_ms = timed(lambda: device.predict(shots["class 0"][:1]), repeats)
     found, measured = bundle.read(folder), bundle.measure(folder)
     return {
         "learner": name,
-        "enroll_ms": median(spent),
-        "enroll_iqr_ms": spread(spent),
+        "enroll_ms": median(enroll_ms),
+        "enroll_iqr_ms": spread(enroll_ms),
         "predict_ms": median(predict_ms),
         "predict_iqr_ms": spread(predict_ms),
         **{graph: measured[graph]["median_ms"] for graph in ("body_ms", "adapt_ms", "classify_ms")},
@@ -102,10 +96,11 @@ def write(name: str, folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def timed(call: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of each call, after some that do not count."""
+def timed(call: Callable[[], object], repeats: int, before: Callable[[], object] = lambda: None) -> list[float]:
+    """Milliseconds of each call, after some that do not count; what happens `before` each does not count either."""
     spent = []
     for i in range(repeats + 5):
+        before()
         began = time.perf_counter()
         call()
         if i >= 5:

@@ -38,7 +38,9 @@ def main() -> int:
         rows = [{"stage": name, "seconds": seconds} for name, seconds in stages.items()]
         caps = [broken(path) for path in run.glob("bundle*")]
         tighter = str(SECOND_CAP * given.latency_ms)
-        second_s = timed(["search", "--latency-ms", tighter, "--ram-kib", "128", "--flash-kib", "512", "--trials", "8", *shared])
+        second_s = timed(
+            ["search", "--latency-ms", tighter, "--ram-kib", "128", "--flash-kib", "512", "--trials", "8", *shared]
+        )
         caps.append(broken(run / "bundle"))
     rows += [{"stage": "whole demo", "seconds": total_s}, {"stage": "second search", "seconds": second_s}]
     values = {"total_s": total_s, "second_search_s": second_s, "broken_caps": sum(caps)}

@@ -73,7 +73,9 @@ def measured(name: str, args) -> dict:
     settings, train_pool = Training(), data_pool(spec, "train")
     episodes = affordable(learner, net, slow, train_pool, settings, 60 * args.minutes)
     began = time.perf_counter()
-    slow = train(learner, net, slow, train_pool, replace(settings, episodes=episodes), rng=np.random.default_rng(args.seed))
+    slow = train(
+        learner, net, slow, train_pool, replace(settings, episodes=episodes), rng=np.random.default_rng(args.seed)
+    )
     row |= {"episodes": episodes, "train_s": time.perf_counter() - began}
     test = data_pool(spec, "test")
     z = features(net, slow, test)

@@ -1,0 +1,96 @@
+"""The command line as a user meets it: one line for each mistake, exit code 2, never a traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgemeta.cli import COMMANDS, main
+
+
+def fails(capsys, *arguments: str) -> str:
+    """The one line on stderr of a command that exits with 2."""
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    shown = capsys.readouterr().err.strip()
+    assert code == 2 and "Traceback" not in shown and "\n" not in shown, shown
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["serch"], "invalid choice: 'serch'"),
+        (["search", "--latency", "1", "--searcher", "evolutoin"], "did you mean 'evolution'?"),
+        (["search", "--learner", "protonets"], "did you mean 'protonet'?"),
+        (["search", "--space", "edg"], "did you mean 'edge'?"),
+        (["search", "--data", "glyph"], "did you mean 'glyphs'?"),
+        (["search", "--latency-ms", "fast"], "latency_ms = 'fast'"),
+        (["search", "--latency-ms", "-1"], "should be greater than 0"),
+        (["search", "--latency-ms", "nan"], "latency_ms = nan"),
+        (["search", "--in-shape", "1,28"], "in_shape"),
+        (["search", "--rungs", "60,20"], "should rise"),
+        (["search", "--device", "raspbery", "--latency-ms", "1"], "raspbery"),
+        (["search", "--config", "absent.toml"], "cannot read config absent.toml"),
+        (["train"], "run `edgemeta search --run"),
+        (["export"], "run `edgemeta search --run"),
+        (["report"], "run `edgemeta search --run"),
+        (["bench", "--bundle", "absent"], "absent"),
+        (["enroll", "--bundle", "absent", "--images", "x"], "absent"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(capsys, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(capsys, *arguments)
+
+
+def test_a_mistake_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, "search", "--searcher", "nosuch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_config_file_and_flags_meet(capsys, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('searcher = "random"\n[search]\nsearcher = "nosuch"\n')
+    assert "unknown searcher 'nosuch'" in fails(capsys, "search", "--config", str(config))
+    config.write_text("latency = 3\n")
+    assert "unknown setting 'latency'; did you mean" in fails(capsys, "search", "--config", str(config))
+    config.write_text("latency_ms = \n")
+    assert "is not valid TOML" in fails(capsys, "search", "--config", str(config))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_defaults_units_and_choices(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0
+    if "--latency-ms" in shown:
+        assert "in ms" in shown and "in KiB" in shown and "random, evolution" in shown
+    if command != "devices":
+        assert "(default:" in shown
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from edgemeta import cli\ntry: cli.main(['--version'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_devices_are_listed(capsys):
+    assert main(["devices"]) == 0
+    shown = capsys.readouterr().out
+    assert "null" in shown and "host" in shown
+
+
+def test_note_files_are_json(tmp_path):
+    from edgemeta.stages.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path)
+    with folder.stage("one"):
+        folder.note("thing", {"a": 1})
+    assert json.loads((tmp_path / "thing.json").read_text()) == {"a": 1} and list(folder.read("stages")) == ["one"]

@@ -1,0 +1,189 @@
+"""The whole road on small real data: images in a file, the tiny space, a device that takes 1 ms per million MACs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemeta import pipeline
+from edgemeta.errors import BadData, EdgemetaError, Infeasible
+from edgemeta.lowering import bundle
+from edgemeta.stages.run_folder import RunFolder
+from edgemeta.stages import assemble, summary
+from tests.blobs import blob_pool
+
+CAP_MS = 0.06
+
+
+def settings_for(root: Path) -> dict:
+    return {
+        "run": root / "run",
+        "space": "tiny",
+        "in_shape": (1, 12, 12),
+        "data": "npz",
+        "root": root / "blobs.npz",
+        "cache": root / "cache",
+        "device": "null",
+        "latency_ms": CAP_MS,
+        "way": 4,
+        "rungs": (3, 9),
+        "eval_episodes": 10,
+        "workers": 1,
+        "progress": False,
+    }
+
+
+def write_blobs(root: Path) -> None:
+    pool = blob_pool(classes=25, seed=0)
+    np.savez(root / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """A finished run: searched, trained, exported, reported."""
+    root = tmp_path_factory.mktemp("road")
+    write_blobs(root)
+    settings = settings_for(root)
+    pipeline.search(**settings, trials=4)
+    pipeline.train(**settings, trials=4, episodes=150, test_episodes=10)
+    pipeline.export(run=settings["run"], progress=False)
+    pipeline.report(run=settings["run"], progress=False)
+    return settings
+
+
+def test_the_bundle_is_under_the_caps_and_knows_its_past(road):
+    manifest = bundle.read(road["run"] / "bundle")
+    assert manifest.costs.predicted.latency_ms <= CAP_MS == manifest.costs.caps.latency_ms
+    assert manifest.costs.measured is None  # the null device is not this machine, and nothing pretends it is
+    assert manifest.facts["episodes"] == 150 and manifest.facts["data"] == "npz"
+    shots = {row["shot"] for row in manifest.facts["tests"]}
+    assert shots == {1, 2, 3, 5} and all(row["split"] == "test" for row in manifest.facts["tests"])
+
+
+def test_each_learner_has_its_bundle(road):
+    learners = [bundle.read(path).learner.name for path in summary.bundles_of(road["run"] / "bundle")]
+    assert learners == ["protonet", "anil"]
+
+
+def test_the_device_answers_as_torch_does(road):
+    from edgemeta.learners import LEARNERS
+    from edgemeta.nets.build import build
+    from edgemeta.search.jobs import DataSpec, data_pool, load_weights
+    from edgemeta.stages.device_side import compare
+    from edgemeta.types import Arch
+
+    space, trained = assemble.SPACES["tiny"]((1, 12, 12)), RunFolder(road["run"]).read("train")
+    net = build(space.ops(Arch(space.name, tuple(trained["picks"]))))
+    judge = data_pool(DataSpec("npz", str(road["root"]), str(road["cache"]), (1, 12, 12), 0), "test")
+    for target in summary.bundles_of(road["run"] / "bundle"):
+        name = bundle.read(target).learner.name
+        slow, rng = load_weights(trained["weights"][name]), np.random.default_rng(0)
+        result = compare(target, LEARNERS[name](), net, slow, judge, way=4, shot=3, episodes=5, rng=rng)
+        assert result["agreement"] == 1.0 and result["device_accuracy"] == result["torch_accuracy"]
+
+
+def test_the_report_tells_the_run(road):
+    page = (road["run"] / "report.html").read_text()
+    picks = ".".join(map(str, RunFolder(road["run"]).read("search")["winner"]["picks"]))
+    assert picks in page and "anil" in page and "null" in page
+
+
+def test_going_on_trains_nothing_again(road):
+    before = {path: path.stat().st_mtime_ns for path in (road["run"] / "weights").iterdir()}
+    pipeline.search(**road, trials=4)
+    pipeline.train(**road, trials=4, episodes=150, test_episodes=10)
+    assert {path: path.stat().st_mtime_ns for path in (road["run"] / "weights").iterdir()} == before
+
+
+def test_another_cap_has_its_own_winner_and_no_stale_tests(road, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(road["run"], run)
+    costs = sorted(entry["cost"]["latency_ms"] for entry in RunFolder(run).read("search")["ranking"])
+    pipeline.search(**road | {"run": run, "latency_ms": costs[0]}, trials=1)
+    noted = RunFolder(run).read("search")
+    assert noted["winner"]["cost"]["latency_ms"] <= costs[0]
+    pipeline.export(run=run, progress=False)
+    assert bundle.read(run / "bundle").facts["tests"] == []
+    assert [path.name for path in summary.bundles_of(run / "bundle")] == ["bundle"]
+
+
+def test_impossible_caps_say_what_is_possible(road, tmp_path):
+    with pytest.raises(Infeasible, match=r"least found is latency .* ms > 1e-05 ms.*raise --latency-ms"):
+        pipeline.search(**road | {"run": tmp_path / "run", "latency_ms": 1e-5}, trials=2)
+
+
+def test_a_well_known_net_can_be_trained_instead(tmp_path):
+    write_blobs(tmp_path)
+    settings = settings_for(tmp_path) | {"space": "edge", "latency_ms": 100.0}
+    text = pipeline.train(**settings, arch="tapered", learners=("protonet",), episodes=2, test_episodes=5)
+    assert "protonet" in text and "4w1s" in text
+
+
+@pytest.mark.parametrize(("classes", "per_class"), [(1, 10), (20, 1)])
+def test_data_that_cannot_give_episodes_is_named(tmp_path, classes, per_class):
+    x = np.zeros((classes * per_class, 12, 12), np.uint8)
+    np.savez(tmp_path / "blobs.npz", x=x, y=np.repeat(np.arange(classes), per_class))
+    with pytest.raises(BadData):
+        pipeline.search(**settings_for(tmp_path), trials=1)
+
+
+def test_a_folder_of_images_is_taught_and_recognised(road, tmp_path):
+    from PIL import Image
+
+    pool = blob_pool(classes=3, seed=7)
+    for name, positions in zip("abc", pool.by_class, strict=True):
+        for split, chosen in (("teach", positions[:5]), ("ask", positions[5:])):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in chosen:
+                Image.fromarray(pool.x[i, 0].numpy()).save(tmp_path / split / name / f"{i}.png")
+    (tmp_path / "teach" / "a" / "broken.png").write_bytes(b"not an image")
+    device = {"bundle": road["run"] / "bundle", "state": tmp_path / "state.npz"}
+    assert '"a": 5' in pipeline.enroll(**device, images=tmp_path / "teach")
+    named = [line.split("\t") for line in pipeline.predict(**device, images=tmp_path / "ask").splitlines()]
+    assert len(named) == 15
+    assert sum(Path(path).parent.name == name for path, name, _ in named) >= 9  # chance is 5
+    with pytest.raises(EdgemetaError):
+        pipeline.enroll(**device, images=tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on(tmp_path):
+    """kill -9 at several moments, then the same command once more: one bundle, nothing half-written, no process left."""
+    write_blobs(tmp_path)
+    settings = settings_for(tmp_path)
+    flags = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
+             for name, v in settings.items() if name != "progress"]  # fmt: skip
+    command = [sys.executable, "-m", "edgemeta.cli", "search", "--trials=6", "--no-progress", *flags]
+    for seconds in (2.5, 4.0, 5.5, 7.0):
+        started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(seconds)
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bundle.read(settings["run"] / "bundle").costs.predicted.latency_ms <= CAP_MS
+    assert json.loads((settings["run"] / "search.json").read_text())["winner"]
+    assert not list(settings["run"].rglob("*candidate*"))
+    assert not _left(str(tmp_path))
+
+
+def _left(mark: str) -> list[str]:
+    """Command lines of living processes that mention a path."""
+    time.sleep(0.5)
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if mark in text and int(entry.name) != os.getpid():
+            lines.append(text)
+    return lines
