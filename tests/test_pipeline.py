@@ -63,7 +63,7 @@ def test_the_bundle_is_under_the_caps_and_knows_its_past(road):
     assert manifest.costs.measured is None  # the null device is not this machine, and nothing pretends it is
     assert manifest.facts["episodes"] == 150 and manifest.facts["data"] == "npz"
     shots = {row["shot"] for row in manifest.facts["tests"]}
-    assert shots == {1, 2, 3, 5} and all(row["split"] == "test" for row in manifest.facts["tests"])
+    assert shots == {1, 2, 3, 5, 10} and all(row["split"] == "test" for row in manifest.facts["tests"])
 
 
 def test_each_learner_has_its_bundle(road):
