@@ -75,7 +75,7 @@ class Search(Task):
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
     searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:SEARCHERS")
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
-    rungs: tuple[int, ...] = setting((60, 180, 540), "training episodes of the rounds of successive halving")
+    rungs: tuple[int, ...] = setting((100, 300, 900), "training episodes of the rounds of successive halving")
     eval_episodes: int = setting(300, "validation episodes per score")
     seconds: float = setting(math.inf, "stop proposing new networks after this time", unit="s")
 
@@ -89,7 +89,7 @@ class Train(Search):
     """Meta-train the winner of the search longer, with one or more learners, and test it on held-out classes."""
 
     learners: tuple[str, ...] = setting(("protonet", "anil"), "learners to meta-train", registry=LEARNERS)
-    episodes: int = setting(1500, "training episodes per learner")
+    episodes: int = setting(2000, "training episodes per learner")
     test_episodes: int = setting(600, "test episodes per figure")
     arch: str = setting(
         "", "a well-known net instead of the search's winner", registry="edgemeta.space.presets:LANDMARKS"

@@ -25,7 +25,8 @@ from edgemeta.data.episode import pool
 from edgemeta.files import write_json
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.table import predictor as predictor_for
-from edgemeta.learners import LEARNERS, training_of
+from edgemeta.learners import LEARNERS
+from edgemeta.learners.train import Training
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
 from edgemeta.report import page
@@ -223,7 +224,7 @@ def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: st
         ops=ops,
         learner=learner,
         data=assemble.data_of(config),
-        training=training_of(learner).lasting(config.episodes),
+        training=Training(config.episodes),
         way=config.way,
         shot=config.shot,
         eval_episodes=config.eval_episodes,

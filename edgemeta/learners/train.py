@@ -21,16 +21,11 @@ STATISTICS = "stat."  # running statistics: updated by the forward pass, never b
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of meta-training. Many ways at once teach a body most per second (Snell 2017, section 3.1).
-
-    With `most_shots` above `shot` every episode draws its shots between the two, and as many ways as keep the number of
-    images: a learner with an inner loop otherwise settles on steps that only suit the shots it was trained with.
-    """
+    """Settings of meta-training. Many ways at once teach a body most per second (Snell 2017, section 3.1)."""
 
     episodes: int = 1000
     way: int = 20
     shot: int = 1
-    most_shots: int = 1
     query: int = 2
     lr: float = 5e-3
     clip: float = 5.0  # gradient norm
@@ -39,12 +34,9 @@ class Training:
         return replace(self, episodes=episodes)
 
     def suited(self, pool: Pool) -> Training:
-        """With no more ways and shots than the pool has classes and images for; `draw` refuses fewer than two ways."""
-        sizes = sorted((len(positions) for positions in pool.by_class), reverse=True)
-        enough = sum(size >= self.shot + self.query for size in sizes)
-        way = max(2, min(self.way, enough))
-        shots = max(self.shot, min(self.most_shots, sizes[min(way, len(sizes)) - 1] - self.query))
-        return replace(self, way=way, most_shots=shots)
+        """With no more ways than the pool has classes of `shot + query` images; `draw` refuses fewer than two."""
+        enough = sum(len(positions) >= self.shot + self.query for positions in pool.by_class)
+        return replace(self, way=max(2, min(self.way, enough)))
 
 
 def support_of(episode: Episode) -> Support:
@@ -94,19 +86,10 @@ def episode_loss(
     learner: Learner, net: Net, slow: Params, pool: Pool, settings: Training, *, rng: np.random.Generator
 ) -> Tensor:
     """Query cross-entropy of one drawn episode after adaptation on its support, batch norm in training mode."""
-    way, shot, query = _sizes(settings, rng)
+    way, shot, query = settings.way, settings.shot, settings.query
     chosen = draw(pool, way, shot, query, rng=rng)
     images = pool.images(np.concatenate([chosen.support.ravel(), chosen.query.ravel()]))
     z = net.body(slow, images, train=True)
     support = Support(z[: way * shot], torch.eye(way).repeat_interleave(shot, 0))
     fast = adapt(learner, slow, support)
     return F.cross_entropy(learner.predict(slow, fast, z[way * shot :]), torch.arange(way).repeat_interleave(query))
-
-
-def _sizes(settings: Training, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Ways, shots and queries of the next episode."""
-    if settings.most_shots <= settings.shot:
-        return settings.way, settings.shot, settings.query
-    shot = int(rng.integers(settings.shot, settings.most_shots + 1))
-    images = settings.way * (settings.shot + settings.query)
-    return max(2, images // (shot + settings.query)), shot, settings.query

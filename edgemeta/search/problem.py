@@ -27,7 +27,7 @@ class Problem:
     weights: Path
     way: int = 5
     shot: int = 1
-    rungs: tuple[int, ...] = (60, 180, 540)
+    rungs: tuple[int, ...] = (100, 300, 900)
     eval_episodes: int = 300
     training: Training = field(default_factory=Training)
     seed: int = 0

@@ -12,7 +12,7 @@ from edgemeta.data.sources import SOURCES
 from edgemeta.errors import BadConfig, nearest
 from edgemeta.latency import measure
 from edgemeta.latency import profile as profiles
-from edgemeta.learners import LEARNERS, training_of
+from edgemeta.learners import LEARNERS
 from edgemeta.search import SEARCHERS
 from edgemeta.search.jobs import DataSpec
 from edgemeta.search.problem import Problem
@@ -83,7 +83,6 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, predicto
         shot=config.shot,
         rungs=config.rungs,
         eval_episodes=config.eval_episodes,
-        training=training_of(config.learner),
         seed=config.seed,
     )
 

@@ -115,3 +115,16 @@ def test_training_teaches_and_repeats_exactly(learner, net, slow):
     again = train(learner, net, slow, pool, settings, rng=np.random.default_rng(0))
     assert all(torch.equal(trained[name], again[name]) for name in trained)
     assert score(trained) > max(0.5, score(slow) - 0.05)  # chance is 0.2
+
+
+def test_more_shots_never_hurt_much(learner, net, slow):
+    """Trained on one shot, asked for five: steps that overshoot would lose accuracy here."""
+    pool, unseen = blob_pool(classes=20, seed=0), blob_pool(classes=12, seed=3, per_class=15)
+    trained = train(learner, net, slow, pool, Training(episodes=60, way=8, query=3), rng=np.random.default_rng(0))
+    z = features(net, trained, unseen)
+
+    def score(shot):
+        task = {"way": 5, "shot": shot, "query": 5, "episodes": 100}
+        return evaluate(learner, trained, unseen, z, rng=np.random.default_rng(5), **task)
+
+    assert score(5).mean > score(1).mean - score(1).ci95
