@@ -15,7 +15,7 @@ def test_sizes_stay_symbols(trained):
 
 def test_names_of_the_fast_tensors_reach_the_graph(anil):
     traced = trace(anil.learner, anil.slow, anil.net.dim)
-    assert traced.start.outputs == traced.step.outputs == ("fast.weight", "fast.bias")
+    assert traced.start.outputs == traced.step.outputs == ("fast.weight", "fast.bias", "fast.done")
     assert traced.predict.outputs == ("logits",)
 
 
