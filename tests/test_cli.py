@@ -1,12 +1,16 @@
 """The command line as a user meets it: one line for each mistake, exit code 2, never a traceback."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from edgemeta.cli import COMMANDS, main
+from edgemeta.cli import COMMANDS, _parser, main
+from edgemeta.config import make
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -79,6 +83,21 @@ def test_help_does_not_wait_for_torch():
     code = "import sys; from edgemeta import cli\ntry: cli.main(['--version'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def readme_commands() -> list[str]:
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    parts = [part.split("#")[0].strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    return [part for part in parts if part.startswith("edgemeta ")]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_readme_commands_are_understood(command):
+    """Every flag of the README exists, with a value of the right type."""
+    flags = vars(_parser(show_choices=False).parse_args(shlex.split(command)[1:]))
+    name = flags.pop("command")
+    make(COMMANDS[name], flags)
 
 
 def test_devices_are_listed(capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _common import emit, parser, read_goals, table, verdict
+from _common import emit, parser, read_goals, verdict
 
 from edgemeta.errors import BadConfig
 
@@ -81,20 +81,6 @@ def test_a_value_that_is_no_finite_number_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="ratio"):
         emit("speed", {"ratio": value}, [], tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
-
-
-def test_table_aligns_words_left_and_numbers_right():
-    assert table([{"net": "conv4-64", "ms": 0.51234}, {"net": "a", "ms": 12}]).splitlines() == [
-        "net           ms",
-        "--------  ------",
-        "conv4-64  0.5123",
-        "a             12",
-    ]
-    assert table([]) == ""
-
-
-def test_table_leaves_missing_cells_empty():
-    assert table([{"a": "x"}, {"a": "y", "b": 1}]).splitlines()[-2:] == ["x", "y  1"]
 
 
 def test_options_and_defaults():

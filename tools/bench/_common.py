@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from edgemeta.errors import BadConfig
 from edgemeta.files import write_json
+from edgemeta.report.tables import table
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -63,7 +64,8 @@ def emit(
     keeping (settings, seeds).
     """
     numbers = {key: _number(key, value) for key, value in values.items()}
-    print(table(rows), end="\n\n" if rows else "")
+    if rows:
+        print(table(rows), end="\n\n")
     verdicts = verdict(name, numbers, read_goals(goals) if goals else {})
     print(table(_summary(numbers, verdicts)))
     if json_path:
@@ -94,23 +96,6 @@ def verdict(name: str, values: Mapping[str, float], goals: Mapping[str, Mapping[
         Verdict(key, values.get(key), f"{sign} {goal:g}", key in values and COMPARE[sign](values[key], goal))
         for key, (sign, goal) in goals.get(name, {}).items()
     ]
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as aligned columns under the keys of the first; numbers to the right, four significant digits."""
-    if not rows:
-        return ""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_show(row.get(key, "")) for key in keys] for row in rows]
-    right = [all(_is_number(row.get(key, 0)) for row in rows) for key in keys]
-    widths = [max(map(len, column)) for column in zip(keys, *cells, strict=True)]
-    lines = [keys, ["-" * width for width in widths], *cells]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )
 
 
 def circumstances() -> dict[str, Any]:
@@ -172,11 +157,6 @@ def _plain(value: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(_plain(value), (int, float)) and not isinstance(_plain(value), bool)
-
-
-def _show(value: Any) -> str:
-    plain = _plain(value)
-    return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
 
 
 def _git(*arguments: str) -> str:
