@@ -58,11 +58,12 @@ def _run(argv: list[str]) -> int:
     if command is None:
         parser.print_help()
         return 2
-    settings = config.read_toml(toml, command) if toml else {}
-    made: Any = config.make(COMMANDS[command], settings | flags)
-    from edgemeta import pipeline  # torch and its friends take seconds: not for --help
+    settings = config.read_toml(toml, command, COMMANDS) if toml else {}
+    settings |= flags
+    config.make(COMMANDS[command], settings)  # a mistake is told at once:
+    from edgemeta import pipeline  # torch and its friends take seconds
 
-    print(getattr(pipeline, command)(made))
+    print(getattr(pipeline, command)(**settings))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +16,7 @@ from edgemeta.errors import BadConfig, nearest
 from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
+SEEDS = 2**63  # torch, numpy and random all take what is below
 SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
@@ -176,28 +177,37 @@ def make(config: type[T], settings: Mapping[str, Any]) -> T:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise BadConfig(f"setting {name} = {first['input']!r}: {first['msg'].lower()}; see --help") from error
-    _positive(made)
+    _in_range(made)
     return made
 
 
-def _positive(config: Any) -> None:
+def _in_range(config: Any) -> None:
     for f in fields(config):
         value = getattr(config, f.name)
         values = value if isinstance(value, tuple) else (value,)
         for number in values:
-            wrong = isinstance(number, int | float) and not isinstance(number, bool) and f.name != "seed"
-            if wrong and not number > 0:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if f.name == "seed" and not 0 <= number < SEEDS:
+                raise BadConfig(f"setting seed = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
+            if f.name != "seed" and not number > 0:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
+            if f.name == "way" and number < 2:
+                raise BadConfig(f"setting way = {value!r}: few-shot learning tells classes apart; give at least 2")
 
 
-def read_toml(path: Path, command: str) -> dict[str, Any]:
+def read_toml(path: Path, command: str, commands: Collection[str]) -> dict[str, Any]:
     """Settings of a TOML file: top-level keys, overridden by those of the command's own table."""
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
     except OSError as error:
         raise BadConfig(f"cannot read config {path}: {error.strerror}; give an existing TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadConfig(f"config {path} is not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(f"config {path} is not valid TOML: {error}; correct it") from error
+    for table in (name for name, value in content.items() if isinstance(value, dict) and name not in commands):
+        raise BadConfig(f"config {path}: no command has the name of table [{table}]; {nearest(table, commands)}")
     own = content.get(command, {})
+    if not isinstance(own, dict):
+        raise BadConfig(f"config {path}: {command} = {own!r} should be a table, [{command}]; put settings below it")
     return {name: value for name, value in content.items() if not isinstance(value, dict)} | own

@@ -34,26 +34,33 @@ from edgemeta.report.tables import table
 from edgemeta.search import SEARCHERS
 from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
 from edgemeta.search.ledger import Ledger
+from edgemeta.search.problem import Problem
 from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, device_side, summary
-from edgemeta.stages.candidates import Candidate, first_fitting
+from edgemeta.stages.candidates import first_fitting, trial_candidate
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch
+from edgemeta.types import Arch, Profile
 
 TEST_SHOTS = (1, 2, 3, 5, 10)
 OTHER_DOMAIN = "digits"  # handwritten digits: nothing like them was trained on
 
 
-def command(config_type: type) -> Callable:
-    """Let a stage be called with its config or with the settings as keywords."""
+def command(config_type: type, *, goes_on: type | None = None) -> Callable:
+    """Let a stage be called with its config or with the settings as keywords.
+
+    Settings of `goes_on` that are not given are those of the last search in the run folder: a user names the data once.
+    """
 
     def decorate(stage: Callable[[Any], str]) -> Callable[..., str]:
         @wraps(stage)
         def called(config: Any = None, /, **settings: Any) -> str:
-            return stage(make(config_type, settings) if config is None else config)
+            if config is None:
+                kept = assemble.kept_settings(make(config_type, settings), goes_on) if goes_on else {}
+                config = make(config_type, kept | settings)
+            return stage(config)
 
         return called
 
@@ -78,7 +85,7 @@ def devices(config: configs.Devices) -> str:
     return summary.devices_table({name: profiles.load(path) for name, path in profiles.available().items()})
 
 
-@command(configs.Search)
+@command(configs.Search, goes_on=configs.Task)
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
     assemble.check(config)
@@ -96,17 +103,18 @@ def search(config: configs.Search) -> str:
         ranking = found.run(trials=config.trials, seconds=config.seconds, starts=starts)
     here = config.device == assemble.HOST
     with folder.stage("bundle"):
-        rung = {episodes: index for index, episodes in enumerate(problem.rungs)}
-        candidates = [
-            Candidate(t.arch, config.learner, problem.weights_of(t.arch, rung[t.fidelity]), t.fidelity) for t in ranking
-        ]
+        candidates = [trial_candidate(trial, problem) for trial in ranking]
         winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
-    summary.drop_siblings(folder.bundle)  # they answered another search
-    folder.note("search", summary.search_note(config, profile, ranking, winner, refused, found.infeasible))
+        noted = summary.search_note(config, profile, ranking, winner, refused, found.infeasible)
+        folder.note("search", noted)
+        if trained := summary.trained_for(folder, noted, problem):
+            _write_bundles(folder.bundle, noted, trained, problem, profile, measure=here)
+        else:
+            summary.drop_siblings(folder.bundle)  # they answered another search
     return summary.search_text(folder)
 
 
-@command(configs.Train)
+@command(configs.Train, goes_on=configs.Search)
 def train(config: configs.Train) -> str:
     """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
     assemble.check(config)
@@ -123,9 +131,9 @@ def train(config: configs.Train) -> str:
         tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
         rows = [row for future in tests for row in future.result()]
     weights = {name: job.weights for name, job in jobs.items()}
+    trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows}
     winner = (folder.read("search") or {}).get("winner", {}).get("picks")
-    trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows, "winner": winner}
-    folder.note("train", trained)
+    folder.note("train", trained | {"winner": winner, "data": str(assemble.data_of(config))})
     return table(summary.test_rows(rows))
 
 
@@ -138,14 +146,20 @@ def export(config: configs.Export) -> str:
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
     problem = assemble.problem_of(settings, folder, space, predictor_for(profile))
-    trained = summary.trained_for(folder, noted)
+    trained, target = summary.trained_for(folder, noted, problem), config.out or folder.bundle
     with folder.stage("export"):
-        for candidates in summary.export_lines(noted, trained, problem):
-            target = config.out or folder.bundle
-            if candidates[0].learner != settings.learner:
-                target = target.with_name(f"{target.name}-{candidates[0].learner}")
-            first_fitting(target, candidates, problem, profile, measure=settings.device == assemble.HOST)
-    return summary.bundles_text(config.out or folder.bundle)
+        _write_bundles(target, noted, trained, problem, profile, measure=settings.device == assemble.HOST)
+    return summary.bundles_text(target)
+
+
+def _write_bundles(
+    target: Path, noted: dict, trained: dict | None, problem: Problem, profile: Profile, *, measure: bool
+) -> None:
+    """The search's learner at `target`, the others beside it; what was trained longest first."""
+    for candidates in summary.export_lines(noted, trained, problem):
+        learner = candidates[0].learner
+        own = target if learner == problem.learner else target.with_name(f"{target.name}-{learner}")
+        first_fitting(own, candidates, problem, profile, measure=measure)
 
 
 @command(configs.Enroll)

@@ -36,6 +36,9 @@ def fails(capsys, *arguments: str) -> str:
         (["search", "--latency-ms", "-1"], "should be greater than 0"),
         (["search", "--latency-ms", "nan"], "latency_ms = nan"),
         (["search", "--in-shape", "1,28"], "in_shape"),
+        (["search", "--seed", "-1"], "seed = -1: should be from 0"),
+        (["search", "--seed", str(2**63)], "should be from 0"),
+        (["search", "--way", "1"], "give at least 2"),
         (["search", "--rungs", "60,20"], "should rise"),
         (["search", "--device", "raspbery", "--latency-ms", "1"], "raspbery"),
         (["search", "--config", "absent.toml"], "cannot read config absent.toml"),
@@ -65,6 +68,12 @@ def test_config_file_and_flags_meet(capsys, tmp_path):
     assert "unknown setting 'latency'; did you mean" in fails(capsys, "search", "--config", str(config))
     config.write_text("latency_ms = \n")
     assert "is not valid TOML" in fails(capsys, "search", "--config", str(config))
+    config.write_bytes(b'searcher = "\xff"')
+    assert "is not valid TOML" in fails(capsys, "search", "--config", str(config))
+    config.write_text("search = 3\n")
+    assert "should be a table, [search]" in fails(capsys, "search", "--config", str(config))
+    config.write_text("[serch]\ntrials = 3\n")
+    assert "table [serch]; did you mean 'search'?" in fails(capsys, "search", "--config", str(config))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -80,7 +89,7 @@ def test_help_shows_defaults_units_and_choices(capsys, command):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from edgemeta import cli\ntry: cli.main(['--version'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    code = "import sys, edgemeta.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -96,7 +105,7 @@ def readme_commands() -> list[str]:
 def test_readme_commands_are_understood(command):
     """Every flag of the README exists, with a value of the right type."""
     flags = vars(_parser(show_choices=False).parse_args(shlex.split(command)[1:]))
-    name = flags.pop("command")
+    name, _ = flags.pop("command"), flags.pop("config")
     make(COMMANDS[name], flags)
 
 

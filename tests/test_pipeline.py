@@ -14,8 +14,8 @@ import pytest
 from edgemeta import pipeline
 from edgemeta.errors import BadData, EdgemetaError, Infeasible
 from edgemeta.lowering import bundle
-from edgemeta.stages.run_folder import RunFolder
 from edgemeta.stages import assemble, summary
+from edgemeta.stages.run_folder import RunFolder
 from tests.blobs import blob_pool
 
 CAP_MS = 0.06
@@ -100,6 +100,7 @@ def test_going_on_trains_nothing_again(road):
     pipeline.search(**road, trials=4)
     pipeline.train(**road, trials=4, episodes=150, test_episodes=10)
     assert {path: path.stat().st_mtime_ns for path in (road["run"] / "weights").iterdir()} == before
+    assert [bundle.read(path).facts["episodes"] for path in summary.bundles_of(road["run"] / "bundle")] == [150, 150]
 
 
 def test_another_cap_has_its_own_winner_and_no_stale_tests(road, tmp_path):
@@ -114,6 +115,18 @@ def test_another_cap_has_its_own_winner_and_no_stale_tests(road, tmp_path):
     pipeline.export(run=run, progress=False)
     assert bundle.read(run / "bundle").facts["tests"] == []
     assert [path.name for path in summary.bundles_of(run / "bundle")] == ["bundle"]
+
+
+def test_a_run_folder_remembers_its_task_but_not_its_caps(road, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(road["run"], run)
+    pipeline.search(run=run, device="null", trials=1, progress=False)
+    kept = RunFolder(run).read("search")["config"]
+    assert (kept["data"], kept["space"], kept["in_shape"]) == ("npz", "tiny", [1, 12, 12])
+    assert "latency_ms" not in kept
+    assert "protonet" in pipeline.train(run=run, learners=("protonet",), episodes=3, test_episodes=5, progress=False)
 
 
 def test_impossible_caps_say_what_is_possible(road, tmp_path):
@@ -172,14 +185,16 @@ def test_the_readme_teaches_the_device(road, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_anywhere_it_goes_on(tmp_path):
-    """kill -9 at several moments, then the same command once more: one bundle, nothing half-written, no process left."""
+    """kill -9 at several moments, then the same command again: one bundle, nothing half-written, no process left."""
     write_blobs(tmp_path)
     settings = settings_for(tmp_path)
     flags = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
              for name, v in settings.items() if name != "progress"]  # fmt: skip
     command = [sys.executable, "-m", "edgemeta.cli", "search", "--trials=6", "--no-progress", *flags]
     for seconds in (2.5, 4.0, 5.5, 7.0):
-        started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        started = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         time.sleep(seconds)
         started.send_signal(signal.SIGKILL)
         started.wait()

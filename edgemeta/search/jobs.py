@@ -38,6 +38,11 @@ class DataSpec:
     seed: int
     ink: str = "as-is"  # of the folder source: "bright" turns dark ink on a light ground over
 
+    def __str__(self) -> str:
+        """What must be equal for accuracies to compare."""
+        shape = "x".join(map(str, self.in_shape))
+        return f"{self.name} {shape} seed{self.seed}" + (f" {self.root} {self.ink}" if self.root else "")
+
 
 @dataclass(frozen=True)
 class Job:

@@ -35,8 +35,7 @@ class Problem:
     @cached_property
     def task(self) -> str:
         """What a score means. Scores of different tasks must not be compared, so ledgers are kept apart by it."""
-        source = self.data.name + (f":{self.data.root}" if self.data.root else "")
-        return f"{self.space.name} {source} {self.learner} {self.way}w{self.shot}s seed{self.seed}"
+        return f"{self.space.name} {self.learner} {self.way}w{self.shot}s seed{self.seed} {self.data}"
 
     def cost(self, arch: Arch) -> Cost:
         """Predicted cost, for pictures and rankings."""
@@ -46,14 +45,14 @@ class Problem:
         """Cost with the upper end of the latency interval, which is what must fit the cap."""
         return upper(self.space.ops(arch), self.predictor)
 
-    def weights_of(self, arch: Arch, rung: int) -> Path:
-        """Where the parameters trained up to a rung are kept; equal networks share them whatever their picks."""
+    def weights_of(self, arch: Arch, episodes: int) -> Path:
+        """Where the parameters after so many episodes are kept; equal networks share them whatever their picks."""
         name = hashlib.sha256(repr((self.task, self.space.ops(arch))).encode()).hexdigest()[:16]
-        return self.weights / f"{name}-{self.rungs[rung]}.safetensors"
+        return self.weights / f"{name}-{episodes}.safetensors"
 
     def job(self, arch: Arch, rung: int) -> Job:
         """Training from the rung below to this one, or from the start where the rung below left no weights."""
-        warm = self.weights_of(arch, rung - 1) if rung else None
+        warm = self.weights_of(arch, self.rungs[rung - 1]) if rung else None
         if warm and not warm.exists():
             warm = None
         below = self.rungs[rung - 1] if warm else 0
@@ -66,7 +65,7 @@ class Problem:
             shot=self.shot,
             eval_episodes=self.eval_episodes,
             seed=self.seed,
-            weights=str(self.weights_of(arch, rung)),
+            weights=str(self.weights_of(arch, self.rungs[rung])),
             warm=str(warm) if warm else None,
         )
 

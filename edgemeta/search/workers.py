@@ -29,8 +29,10 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             process.kill()
         executor.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
-            advice = "run the same command again to go on, with fewer --workers if memory was short"
-            raise EdgemetaError(f"a worker process was killed; {advice}") from error
+            raise EdgemetaError(
+                "a worker process was killed; run the same again to go on, with fewer workers if memory was short "
+                "(a script of your own must start below `if __name__ == '__main__':`)"
+            ) from error
         raise
     executor.shutdown()
 

@@ -24,6 +24,13 @@ from edgemeta.types import Cost, Profile
 HOST = "host"
 
 
+def kept_settings(config: configs.Common, kind: type) -> dict[str, Any]:
+    """The settings of a kind that the last search in a run folder had; none where there was no search."""
+    noted = RunFolder(config.run).read("search")
+    own = set(configs.names(kind)) - set(configs.names(configs.Common))
+    return {name: value for name, value in noted["config"].items() if name in own} if noted else {}
+
+
 def pick(registry: Mapping[str, Any], kind: str, name: str) -> Any:
     """A member of a registry; an unknown name is answered with the nearest one."""
     if name not in registry:

@@ -14,7 +14,7 @@ from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
 from edgemeta.search.jobs import load_weights
 from edgemeta.search.problem import Problem
-from edgemeta.types import Arch, Cost, Profile
+from edgemeta.types import Arch, Cost, Profile, Trial
 
 INK_SOURCES = ("glyphs", "digits", "omniglot")  # strokes are high on a background of zero
 RETRIES = 2  # a busy moment must not cost a candidate its place
@@ -29,6 +29,11 @@ class Candidate:
     weights: Path
     episodes: int  # of meta-training behind the weights
     tests: tuple[Mapping[str, Any], ...] = ()  # test accuracies, for the manifest
+
+
+def trial_candidate(trial: Trial, problem: Problem) -> Candidate:
+    """A trained trial with the weights it left."""
+    return Candidate(trial.arch, problem.learner, problem.weights_of(trial.arch, trial.fidelity), trial.fidelity)
 
 
 class Outcome(NamedTuple):

@@ -83,7 +83,7 @@ def export_lines(
 def ranked(entry: Mapping[str, Any], problem: Problem) -> Candidate:
     """A trial of the search's ranking as a candidate, with the weights it left."""
     arch = Arch(problem.space.name, tuple(entry["picks"]))
-    weights = problem.weights_of(arch, problem.rungs.index(entry["fidelity"]))
+    weights = problem.weights_of(arch, entry["fidelity"])
     return Candidate(arch, problem.learner, weights, entry["fidelity"])
 
 
@@ -100,10 +100,11 @@ def drop_siblings(target: Path) -> None:
             shutil.rmtree(path)
 
 
-def trained_for(folder: RunFolder, noted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `train` left, unless a later search has chosen another winner."""
+def trained_for(folder: RunFolder, noted: Mapping[str, Any], problem: Problem) -> dict[str, Any] | None:
+    """What `train` left, unless a later search has chosen another winner or other data."""
     trained = folder.read("train")
-    return trained if trained and trained["winner"] == noted["winner"]["picks"] else None
+    current = trained and trained["winner"] == list(noted["winner"]["picks"]) and trained["data"] == str(problem.data)
+    return trained if current else None
 
 
 def search_text(folder: RunFolder) -> str:
@@ -172,13 +173,12 @@ def bench_table(manifest: Manifest, measured: Mapping[str, Any]) -> str:
 def story(folder: RunFolder) -> Story:
     """Everything the report shows, gathered from the run folder."""
     noted = folder.need("search", "search")
-    trained = trained_for(folder, noted)
     settings = make(configs.Search, noted["config"] | {"run": folder.root})
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
     predictor = predictor_for(profile)
     problem = assemble.problem_of(settings, folder, space, predictor)
-    manifest = bundles.read(folder.bundle)
+    trained, manifest = trained_for(folder, noted, problem), bundles.read(folder.bundle)
     arch = Arch(space.name, tuple(manifest.facts["picks"]))  # type: ignore[arg-type]
     ops, measured = space.ops(arch), manifest.costs.measured
     costs = {"ram_kib": problem.cost(arch).ram_kib, "flash_kib": manifest.costs.graph_kib}

@@ -21,8 +21,8 @@ def test_everything_trained_is_under_the_cap_and_the_refused_cost_nothing(start,
 def test_halving_trains_the_best_longer_and_ranks_them_first(start, problem):
     ranking = start(problem).run(trials=6, seconds=100)
     assert [trial.fidelity for trial in ranking] == [6, 6, 2, 2, 2, 2]
-    assert all(problem.weights_of(trial.arch, 0).exists() for trial in ranking)
-    assert problem.weights_of(ranking[0].arch, 1).exists()
+    assert all(problem.weights_of(trial.arch, 2).exists() for trial in ranking)
+    assert problem.weights_of(ranking[0].arch, 6).exists()
 
 
 def test_the_same_seed_gives_the_same_search(start, problem, tmp_path):
