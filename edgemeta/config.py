@@ -17,6 +17,7 @@ from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
 SEEDS = 2**63  # torch, numpy and random all take what is below
+MOST_AT_ONCE = 256  # threads or processes
 SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
@@ -192,6 +193,8 @@ def _in_range(config: Any) -> None:
                 raise BadConfig(f"setting seed = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
             if f.name != "seed" and not number > 0:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
+            if f.name in ("threads", "workers") and number > MOST_AT_ONCE:
+                raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")
             if f.name == "way" and number < 2:
                 raise BadConfig(f"setting way = {value!r}: few-shot learning tells classes apart; give at least 2")
 

@@ -73,7 +73,13 @@ def profile(config: configs.Profile) -> str:
     folder, space = RunFolder(config.run), assemble.space_of(config)
     with folder.stage("profile"):
         measured = assemble.host_profile(
-            folder, space, seed=config.seed, threads=config.threads, nets=config.nets, progress=config.progress
+            folder,
+            space,
+            seed=config.seed,
+            threads=config.threads,
+            nets=config.nets,
+            progress=config.progress,
+            again=True,  # whoever asks for it has a reason
         )
     path = profiles.save(measured, config.out) if config.out else folder.profile(space.name)
     return f"{measured.device}: {len(measured.ops)} operators, {len(measured.nets)} networks -> {path}"
@@ -94,7 +100,7 @@ def search(config: configs.Search) -> str:
         profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, predictor_for(profile))
     with folder.stage("data"):
-        load_data(problem.data)
+        assemble.require_data(problem.data, config.way, config.shot)
     with folder.stage("search"), worker_pool(config.workers) as executor:
         searcher = SEARCHERS[config.searcher](space, seed=config.seed)
         ledger = Ledger(folder.ledger, space, problem.task)
@@ -121,9 +127,9 @@ def train(config: configs.Train) -> str:
     folder, space = RunFolder(config.run), assemble.space_of(config)
     arch, warm = _winner(config, folder, space)
     jobs = {name: _train_job(config, folder, space.ops(arch), name, warm, i) for i, name in enumerate(config.learners)}
-    load_data(assemble.data_of(config))
+    assemble.require_data(assemble.data_of(config), config.way, config.shot)
     with folder.stage("train"), worker_pool(config.workers) as executor:
-        missing = {name: job for name, job in jobs.items() if not Path(job.weights).with_suffix(".json").exists()}
+        missing = {name: job for name, job in jobs.items() if not _is_trained(Path(job.weights))}
         running = {name: executor.submit(run_job, job) for name, job in missing.items()}
         for name, future in running.items():
             score = future.result().score
@@ -199,8 +205,16 @@ def demo(config: configs.Demo) -> str:
     for name in config.learners:
         assemble.pick(LEARNERS, "learner", name)
     shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
-    texts = [search(config), train(config), export(make(configs.Export, shared)), _on_device(config)]
-    return "\n\n".join([*texts, report(make(configs.Report, shared))])
+    _tell("the search, best first", search(config))
+    _tell("accuracy on held-out classes, in percent", train(config))
+    _tell("bundles, measured here", export(make(configs.Export, shared)))
+    _tell("the device's own answers beside torch's", _on_device(config))
+    return report(make(configs.Report, shared))
+
+
+def _tell(title: str, text: str) -> None:
+    """Show a stage's result while the next one runs."""
+    print(f"\n{title}\n{text}", flush=True)
 
 
 def _on_device(config: configs.Train) -> str:
@@ -212,7 +226,7 @@ def _on_device(config: configs.Train) -> str:
     with folder.stage("device"):
         for target in summary.bundles_of(folder.bundle):
             name = bundles.read(target).learner.name
-            learner, slow = LEARNERS[name](), load_weights(trained["weights"][name])
+            learner, slow = LEARNERS[name](), load_weights(folder.weights_at(trained["weights"][name]))
             rng = np.random.default_rng(config.seed)
             task = {"way": config.way, "shot": 5, "episodes": 60}
             result = device_side.compare(target, learner, net, slow, judge, rng=rng, **task)
@@ -226,7 +240,7 @@ def _winner(config: configs.Train, folder: RunFolder, space: Space) -> tuple[Arc
     if config.arch:
         return assemble.pick(LANDMARKS, "architecture", config.arch)(space), None
     noted = folder.need("search", "search")["winner"]
-    return Arch(space.name, tuple(noted["picks"])), Path(noted["weights"])
+    return Arch(space.name, tuple(noted["picks"])), folder.weights_at(noted["weights"])
 
 
 def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, row: int) -> Job:
@@ -248,6 +262,10 @@ def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: st
         title=f"train {learner}" if config.progress else "",
         row=row,
     )
+
+
+def _is_trained(weights: Path) -> bool:
+    return weights.exists() and weights.with_suffix(".json").exists()
 
 
 def _test_job(config: configs.Train, job: Job) -> TestJob:

@@ -39,6 +39,7 @@ def fails(capsys, *arguments: str) -> str:
         (["search", "--seed", "-1"], "seed = -1: should be from 0"),
         (["search", "--seed", str(2**63)], "should be from 0"),
         (["search", "--way", "1"], "give at least 2"),
+        (["bench", "--threads", "100000"], "should be at most 256"),
         (["search", "--rungs", "60,20"], "should rise"),
         (["search", "--device", "raspbery", "--latency-ms", "1"], "raspbery"),
         (["search", "--config", "absent.toml"], "cannot read config absent.toml"),

@@ -13,6 +13,7 @@ import pytest
 
 from edgemeta import pipeline
 from edgemeta.errors import BadData, EdgemetaError, Infeasible
+from edgemeta.latency import profile as profiles
 from edgemeta.lowering import bundle
 from edgemeta.stages import assemble, summary
 from edgemeta.stages.run_folder import RunFolder
@@ -129,9 +130,39 @@ def test_a_run_folder_remembers_its_task_but_not_its_caps(road, tmp_path):
     assert "protonet" in pipeline.train(run=run, learners=("protonet",), episodes=3, test_episodes=5, progress=False)
 
 
+def test_a_run_folder_may_be_moved_and_lose_weights(road, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(road["run"], run)
+    for note in (run / "search.json", run / "train.json"):
+        note.write_text(note.read_text().replace(str(road["run"]), "runs/elsewhere"))
+    pipeline.export(run=run, progress=False)
+    assert bundle.read(run / "bundle").facts["episodes"] == 150
+    lost = run / "weights" / Path(RunFolder(run).read("train")["weights"]["anil"]).name
+    lost.unlink()
+    with pytest.raises(EdgemetaError, match="are gone; run `edgemeta search`"):
+        pipeline.export(run=run, progress=False)
+    pipeline.train(run=run, learners=("protonet", "anil"), episodes=3, test_episodes=5, progress=False)
+    pipeline.export(run=run, progress=False)
+
+
+def test_profiling_again_replaces_a_damaged_profile(tmp_path):
+    path = RunFolder(tmp_path).profile("tiny-1x12x12")
+    path.write_text('{"device": ')
+    assert str(path) in pipeline.profile(run=tmp_path, space="tiny", in_shape=(1, 12, 12), nets=2, progress=False)
+    assert profiles.load(path).nets and not list(tmp_path.glob("*.partial.json"))
+
+
 def test_impossible_caps_say_what_is_possible(road, tmp_path):
     with pytest.raises(Infeasible, match=r"least found is latency .* ms > 1e-05 ms.*raise --latency-ms"):
         pipeline.search(**road | {"run": tmp_path / "run", "latency_ms": 1e-5}, trials=2)
+
+
+def test_a_cap_that_the_graphs_themselves_break_names_its_flag(road):
+    flash = min(entry["cost"]["flash_kib"] for entry in RunFolder(road["run"]).read("search")["ranking"])
+    with pytest.raises(Infeasible, match=r"none fits .*flash .* KiB; the nearest takes .*; raise --flash-kib$"):
+        pipeline.search(**road | {"latency_ms": 10.0, "flash_kib": flash + 0.01}, trials=1)
 
 
 def test_a_well_known_net_can_be_trained_instead(tmp_path):

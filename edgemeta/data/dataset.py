@@ -23,6 +23,7 @@ class Dataset:
     splits: Mapping[str, tuple[int, ...]] = field(repr=False)  # "train", "val", "test" -> classes
     scale: float  # 1/255 for uint8, else 1
     synthetic: bool = False
+    ink_high: bool = False  # strokes are bright on a dark ground; a device turns images of dark ink over
     notes: tuple[str, ...] = ()  # what the reader should know, e.g. "skipped 1 unreadable image: a/b.png"
 
     @property

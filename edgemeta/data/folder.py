@@ -25,7 +25,7 @@ def load_folder(*, in_shape: Shape, root: Path | None, cache: Path, seed: int, i
     """Classes are the directories of `root`, or of its `train`, `val` and `test` where it has nothing else.
 
     Images of any format Pillow reads are stretched to `in_shape`. Polarity is left alone; with `ink="bright"` and one
-    channel, a data set whose image borders are mostly light is inverted to look like the built-in glyphs (ink = 255).
+    channel, images whose borders are light are inverted to look like the built-in glyphs (ink = 255).
     Without split directories classes are split at random by `seed`; fewer than 15 are all for testing. `cache` is not
     used.
     """
@@ -41,7 +41,8 @@ def load_folder(*, in_shape: Shape, root: Path | None, cache: Path, seed: int, i
     label = np.searchsorted(kept, labels).astype(np.int64)
     notes = _notes(root, [folders[i][1] for i in set(range(len(folders))) - set(kept)], unreadable) + notes
     names = tuple(folders[i][1].name for i in kept)
-    return Dataset("folder", images, label, names, _splits([folders[i][0] for i in kept], seed), BYTE, notes=notes)
+    splits = _splits([folders[i][0] for i in kept], seed)
+    return Dataset("folder", images, label, names, splits, BYTE, ink_high=ink == "bright", notes=notes)
 
 
 def _existing(root: Path | None) -> Path:
@@ -116,15 +117,15 @@ def _require_classes(root: Path, folders: int, classes: int, unreadable: list[Pa
 
 
 def _polarity(images: np.ndarray, ink: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Inverted, with a note, where bright ink is asked for and most image borders are light."""
+    """Where bright ink is asked for, each image with a light border inverted, by the rule that devices apply to theirs."""
     if ink == "as-is" or images.shape[1] != 1:
         return images, ()
-    border = np.concatenate(
-        [images[..., [0, -1], :].reshape(len(images), -1), images[..., [0, -1]].reshape(len(images), -1)], 1
+    flat = [images[..., [0, -1], :].reshape(len(images), -1), images[..., [0, -1]].reshape(len(images), -1)]
+    light = np.median(np.concatenate(flat, 1), axis=1) > 127.5
+    turned = np.where(light[:, None, None, None], 255 - images, images)
+    return turned, (
+        f"inverted {light.sum()} of {len(images)} images: their borders are light, and ink is to be bright",
     )
-    if np.median(border.mean(1)) < 128:
-        return images, ()
-    return 255 - images, ("inverted every image: borders are light, and ink is to be bright",)
 
 
 def _notes(root: Path, empty: Iterable[Path], unreadable: list[Path]) -> tuple[str, ...]:

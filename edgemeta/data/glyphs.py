@@ -39,7 +39,7 @@ def load_glyphs(*, in_shape: Shape, root: Path | None, cache: Path, seed: int) -
     of = stored["split"].tolist()
     splits = {split: tuple(i for i, own in enumerate(of) if own == split) for split in SCRIPTS}
     images = with_channels(stored["images"], channels)
-    return Dataset("glyphs", images, stored["labels"], names, splits, BYTE, synthetic=True)
+    return Dataset("glyphs", images, stored["labels"], names, splits, BYTE, synthetic=True, ink_high=True)
 
 
 def render_all(size: tuple[int, int], *, seed: int) -> dict[str, np.ndarray]:

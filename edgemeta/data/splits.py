@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-
-from edgemeta.data.dataset import Dataset
 
 MIN_CLASSES = 15  # fewer cannot give three splits of 5-way episodes at 60 / 20 / 20 %
 HELD_OUT = 0.2
@@ -23,8 +19,3 @@ def by_class(classes: int, *, seed: int) -> dict[str, tuple[int, ...]]:
     order = np.random.default_rng(seed).permutation(classes)
     parts = {"test": order[:held], "val": order[held : 2 * held], "train": order[2 * held :]}
     return {name: tuple(sorted(part.tolist())) for name, part in parts.items()}
-
-
-def as_test(dataset: Dataset) -> Dataset:
-    """The same data with every class in "test": for enrolling or evaluating classes that nothing was trained on."""
-    return replace(dataset, splits={"test": tuple(range(len(dataset.class_names)))})

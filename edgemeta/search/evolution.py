@@ -13,7 +13,7 @@ from edgemeta.types import Arch, Trial
 class Evolution:
     """Regularised evolution (Real 2019, arXiv:1802.01548, algorithm 1) with the sizes scaled to tens of trials.
 
-    An architecture trained further keeps its place in the queue and takes the newer score: ageing counts births.
+    Only an architecture's first score counts: longer training of a few must not decide tournaments among all.
     """
 
     def __init__(self, space: Space, *, seed: int, population: int = 12, tournament: int = 4):
@@ -31,8 +31,6 @@ class Evolution:
         return mutate(max(rivals, key=self._scores.__getitem__), self._space, rng=self._rng)
 
     def tell(self, trial: Trial) -> None:
-        if trial.score is None:
-            return
-        if trial.arch not in self._scores:
+        if trial.score is not None and trial.arch not in self._scores:
             self._population.append(trial.arch)
-        self._scores[trial.arch] = trial.score
+            self._scores[trial.arch] = trial.score

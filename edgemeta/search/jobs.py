@@ -83,10 +83,12 @@ def data_pool(spec: DataSpec, split: str) -> Pool:
 def load_weights(path: str | Path) -> Params:
     try:
         return dict(load_file(str(path)))
+    except FileNotFoundError as error:
+        again = "run `edgemeta search`, then `edgemeta train`: they train what is missing"
+        raise EdgemetaError(f"weights {path} are gone; {again}") from error
     except (OSError, SafetensorError) as error:
-        raise EdgemetaError(
-            f"cannot read weights {path}: {error}; delete the file and run the command again"
-        ) from error
+        again = "delete the file, then run `edgemeta search` and `edgemeta train`: they train what is missing"
+        raise EdgemetaError(f"cannot read weights {path}: {error}; {again}") from error
 
 
 def save_weights(path: str | Path, slow: Params) -> Path:

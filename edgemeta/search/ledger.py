@@ -42,7 +42,10 @@ class Ledger:
         try:
             yield
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            root: BaseException = error
+            while root.__cause__:
+                root = root.__cause__
+            reason = str(root).splitlines()[0]
             advice = "free space, or move the file away to start a new one"
             raise EdgemetaError(f"cannot {verb} ledger {self._path}: {reason}; {advice}") from error
 
@@ -61,7 +64,8 @@ class Ledger:
 
     def trials(self) -> list[Trial]:
         """Every recorded trial, oldest first."""
-        return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
+        with self._readable("read"):
+            return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
 
 
 def _trial(row: FrozenTrial) -> Trial:

@@ -59,10 +59,12 @@ class Search:
         return rank(self.trained(), problem.space)
 
     def trained(self) -> list[Trial]:
-        """Every trained trial under the caps, with costs as this device has them."""
+        """Every trained trial under the caps whose weights are still there, with costs as this device has them."""
         problem = self.problem
-        fitting = (trial for trial in self.ledger.trials() if problem.bound(trial.arch).fits(problem.cap))
-        return [replace(trial, cost=problem.cost(trial.arch)) for trial in fitting if trial.score is not None]
+        scored = (trial for trial in self.ledger.trials() if trial.score is not None)
+        kept = (trial for trial in scored if problem.weights_of(trial.arch, trial.fidelity).exists())
+        fitting = (trial for trial in kept if problem.bound(trial.arch).fits(problem.cap))
+        return [replace(trial, cost=problem.cost(trial.arch)) for trial in fitting]
 
     def _remember(self, trial: Trial) -> None:
         self._known[self.problem.space.ops(trial.arch)] = trial

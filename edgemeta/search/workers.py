@@ -6,12 +6,14 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 import torch
+from tqdm import tqdm
 
 from edgemeta.errors import EdgemetaError
 
@@ -47,6 +49,7 @@ def _init(parent: int) -> None:
     if hasattr(signal, "SIGKILL") and os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the kernel ends us with the parent
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed worker would leave behind
 
 
 def stop_orphan() -> None:

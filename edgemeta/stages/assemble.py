@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from edgemeta import config as configs
 from edgemeta.contracts import Predictor
+from edgemeta.data.episode import draw
 from edgemeta.data.sources import SOURCES
-from edgemeta.errors import BadConfig, nearest
+from edgemeta.data.splits import MIN_CLASSES
+from edgemeta.errors import BadConfig, BadData, nearest
 from edgemeta.latency import measure
 from edgemeta.latency import profile as profiles
 from edgemeta.learners import LEARNERS
+from edgemeta.learners.evaluate import queries
+from edgemeta.learners.train import Training
 from edgemeta.search import SEARCHERS
-from edgemeta.search.jobs import DataSpec
+from edgemeta.search.jobs import DataSpec, data_pool, load_data
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
@@ -50,10 +57,18 @@ def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profi
 
 
 def host_profile(
-    folder: RunFolder, space: Space, *, seed: int, threads: int = 1, nets: int = 600, progress: bool = True
+    folder: RunFolder,
+    space: Space,
+    *,
+    seed: int,
+    threads: int = 1,
+    nets: int = 600,
+    progress: bool = True,
+    again: bool = False,
 ) -> Profile:
+    """The profile in the run folder, measured where there is none or it is to be `again`."""
     path = folder.profile(space.name)
-    if not path.exists():
+    if again or not path.exists():
         partial = path.with_suffix(".partial.json")
         made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=partial, progress=progress)
         profiles.save(made, path)
@@ -66,6 +81,23 @@ def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
     source = name or config.data
     root = str(config.root.resolve()) if config.root and not name else None
     return DataSpec(source, root, str(config.cache), config.in_shape, config.seed, "as-is" if name else config.ink)
+
+
+def require_data(spec: DataSpec, way: int, shot: int) -> None:
+    """Load what is trained on, say what was skipped, and refuse what no episode can be drawn from."""
+    data, rng = load_data(spec), np.random.default_rng(0)
+    for note in data.notes:
+        warnings.warn(f"{data.name}: {note}", stacklevel=2)
+    for split in ("train", "val"):
+        if not data.splits.get(split):
+            raise BadData(
+                f"{data.name} has {len(data.class_names)} classes and none for {split!r}: {MIN_CLASSES} or more are "
+                "split in three; add classes, or train on --data glyphs and teach them to the bundle: `edgemeta enroll`"
+            )
+    taught, judge = data_pool(spec, "train"), data_pool(spec, "val")
+    training = Training().suited(taught)
+    draw(taught, training.way, training.shot, training.query, rng=rng)
+    draw(judge, way, shot, queries(judge, way, shot), rng=rng)
 
 
 def check(config: configs.Search) -> None:

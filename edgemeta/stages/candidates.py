@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from edgemeta.errors import Infeasible
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
+from edgemeta.search.feasible import violation
 from edgemeta.search.jobs import load_weights
 from edgemeta.search.problem import Problem
 from edgemeta.types import Arch, Cost, Profile, Trial
@@ -109,10 +110,13 @@ def inference_ms(measured: Mapping[str, Any]) -> float:
 
 
 def _advice(refused: Sequence[Outcome], problem: Problem) -> str:
-    nearest = min(refused, key=lambda outcome: outcome.cost.latency_ms, default=None)
+    nearest = min(refused, key=lambda outcome: violation(outcome.cost, problem.cap), default=None)
     if nearest is None:
         return f"no network under {problem.cap} is trained; raise --trials or --seconds"
+    over = [f.name for f in fields(Cost) if getattr(nearest.cost, f.name) > getattr(problem.cap, f.name)]
+    flags = " or ".join(f"--{name.replace('_', '-')}" for name in over)
+    quiet = ", or profile again on a quiet machine" if nearest.measured and "latency_ms" in over else ""
     return (
-        f"{len(refused)} candidates measured, none fits {problem.cap}; the nearest takes {nearest.cost}; "
-        "raise the cap, or profile again on a quiet machine"
+        f"{len(refused)} candidates became bundles, none fits {problem.cap}; the nearest takes {nearest.cost}; "
+        f"raise {flags}{quiet}"
     )

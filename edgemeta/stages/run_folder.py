@@ -13,6 +13,12 @@ from typing import Any
 from edgemeta.errors import EdgemetaError
 from edgemeta.files import write_json
 
+HOLDS: dict[str, tuple[str, ...]] = {
+    "search": ("config", "command", "ranking", "winner", "refused", "infeasible"),
+    "train": ("picks", "weights", "episodes", "tests", "winner", "data"),
+    "stages": (),
+}  # what every reader of a note relies on
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -32,6 +38,10 @@ class RunFolder:
     def weights(self) -> Path:
         return self.root / "weights"
 
+    def weights_at(self, noted: str) -> Path:
+        """Weights that a note names, wherever the run folder has been moved or is seen from."""
+        return self.weights / Path(noted).name
+
     @property
     def bundle(self) -> Path:
         return self.root / "bundle"
@@ -47,14 +57,18 @@ class RunFolder:
     def read(self, name: str) -> Any:
         """The note of that name, or None where no stage has written it."""
         path = self.root / f"{name}.json"
+        advice = "delete it and run the command that wrote it again"
         try:
-            return json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise EdgemetaError(
-                f"cannot read {path}: {error}; delete it and run the command that wrote it again"
-            ) from error
+        except NotADirectoryError as error:
+            raise EdgemetaError(f"{self.root} is a file; name a folder with --run") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise EdgemetaError(f"cannot read {path}: {error}; {advice}") from error
+        if name in HOLDS and (lacks := _lacks(content, HOLDS[name])):
+            raise EdgemetaError(f"{path} {lacks}: damaged, or of another version; {advice}")
+        return content
 
     def need(self, name: str, command: str) -> Any:
         """The note of that name; an error that names the command to run first where there is none."""
@@ -70,3 +84,10 @@ class RunFolder:
         yield
         stages = self.read("stages") or {}
         self.note("stages", stages | {name: round(time.perf_counter() - began, 2)})
+
+
+def _lacks(content: Any, keys: tuple[str, ...]) -> str:
+    """What a note misses; empty where nothing."""
+    if not isinstance(content, dict):
+        return "holds no settings"
+    return next((f"has no {key!r}" for key in keys if key not in content), "")

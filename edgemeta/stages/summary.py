@@ -76,7 +76,7 @@ def export_lines(
         if trained and learner in weights:
             arch = Arch(problem.space.name, tuple(trained["picks"]))
             tests = tuple(row for row in trained["tests"] if row["learner"] == learner)
-            line = [Candidate(arch, learner, Path(weights[learner]), trained["episodes"], tests)]
+            line = [Candidate(arch, learner, problem.weights / Path(weights[learner]).name, trained["episodes"], tests)]
         yield line + [candidate for candidate in fallback if candidate.learner == learner]
 
 

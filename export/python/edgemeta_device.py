@@ -34,7 +34,7 @@ import onnxruntime
 FORMAT, VERSION, STATE_VERSION = "edgemeta-bundle", 1, 1
 GRAPHS = ("body", "adapt", "classify")
 MAX_MANIFEST_BYTES, MAX_FILE_BYTES, MAX_STEPS = 2**20, 2**28, 1000
-BATCH = 64  # images per run of the body: bounds the memory that a large folder takes
+BATCH = 1  # images per run of the body: more would take more memory than the bundle says
 Image = Any  # an array, a path or a Pillow image
 
 
@@ -55,7 +55,7 @@ def read_image(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     try:
         with Image.open(path) as file:
             return from_pillow(ImageOps.exif_transpose(file), channels)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise errors of many kinds for a damaged file
         raise UnreadableImage(f"{path} is not a readable image ({_line(error)})") from None
 
 

@@ -3,9 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemeta.data.dataset import Dataset
-from edgemeta.data.sources import load
-from edgemeta.data.splits import MIN_CLASSES, as_test, by_class
+from edgemeta.data.splits import MIN_CLASSES, by_class
 
 
 @given(classes=st.integers(MIN_CLASSES, 400), seed=st.integers(0, 99))
@@ -24,11 +22,3 @@ def test_seed_moves_classes():
 @given(classes=st.integers(2, MIN_CLASSES - 1))
 def test_few_classes_are_all_for_testing(classes):
     assert by_class(classes, seed=0) == {"test": tuple(range(classes))}
-
-
-def test_all_classes_can_be_tested(tmp_path, picture_folder):
-    root = picture_folder({f"class{i:02d}": 2 for i in range(20)})
-    data = load("folder", in_shape=(1, 8, 8), root=root, cache=tmp_path)
-    whole = as_test(data)
-    assert isinstance(whole, Dataset) and len(data.splits["test"]) == 5
-    assert whole.splits == {"test": tuple(range(20))} and whole.images is data.images

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from sqlalchemy.event import listen
 
 from edgemeta.errors import EdgemetaError
 from edgemeta.search.ledger import Ledger
@@ -37,3 +38,13 @@ def test_a_damaged_file_is_named(tmp_path, tiny):
     with pytest.raises(EdgemetaError, match=r"cannot open ledger .*ledger\.sqlite.*move the file away") as caught:
         Ledger(path, tiny, "task")
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path, tiny):
+    """SQLite is held to the pages it has, which is what a full disk does to it."""
+    ledger = Ledger(tmp_path / "ledger.sqlite", tiny, "task")
+    engine = ledger._study._storage._backend.engine  # type: ignore[attr-defined]
+    listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA max_page_count = 1"))
+    with pytest.raises(EdgemetaError, match="cannot write ledger .* database or disk is full; free space"):
+        for seed in range(100):
+            ledger.record(some_trial(tiny, seed))

@@ -42,6 +42,17 @@ def test_a_second_search_trains_only_what_is_missing(start, problem):
     assert len(rank(search.ledger.trials(), problem.space)) == 6
 
 
+def test_a_trial_whose_weights_are_lost_counts_no_more(start, problem):
+    best, *others = start(problem).run(trials=3, seconds=100)
+    for episodes in problem.rungs:
+        problem.weights_of(best.arch, episodes).unlink(missing_ok=True)
+    search = start(problem)
+    known = {trial.arch for trial in search.trained()}
+    assert best.arch not in known and {trial.arch for trial in others} <= known
+    again = search.run(trials=3, seconds=100)
+    assert len(again) == 3 and all(problem.weights_of(t.arch, t.fidelity).exists() for t in again)
+
+
 def test_another_cap_reuses_what_fits_it(start, problem):
     first = start(problem).run(trials=5, seconds=100)
     tight = replace(problem, cap=Cost(latency_ms=sorted(trial.cost.latency_ms for trial in first)[2]))
