@@ -61,6 +61,7 @@ class Task(Common):
     data: str = setting("glyphs", "data source to meta-train on", registry="edgemeta.data.sources:SOURCES")
     root: Path | None = setting(None, "folder or file of the data source, where it needs one")
     ink: Literal["as-is", "bright"] = setting("as-is", "for data `folder`: bright turns dark ink on light ground over")
+    split_seed: int = setting(0, "seed that splits classes where the data does not: what is held out stays held out")
     cache: Path = setting(default_cache(), "folder for rendered data")
     learner: str = setting("protonet", "few-shot learner", registry=LEARNERS)
     way: int = setting(5, "classes per validation episode")
@@ -189,9 +190,12 @@ def _in_range(config: Any) -> None:
         for number in values:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            if f.name == "seed" and not 0 <= number < SEEDS:
-                raise BadConfig(f"setting seed = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
-            if f.name != "seed" and not number > 0:
+            seed = f.name.endswith("seed")
+            if seed and not 0 <= number < SEEDS:
+                raise BadConfig(f"setting {f.name} = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
+            if f.name.endswith("_episodes") and number < 2:
+                raise BadConfig(f"setting {f.name} = {value!r}: should be 2 or more; an interval needs them")
+            if not seed and not number > 0:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
             if f.name in ("threads", "workers") and number > MOST_AT_ONCE:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")

@@ -68,6 +68,8 @@ class Latency(NamedTuple):
 class Predictor(Protocol):
     """Latency of a whole network: it sees all operators at once, because latency need not add up."""
 
+    head_ms: float  # of one classification of 5 ways, after the network; 0 where the device has none timed
+
     def latency(self, ops: Sequence[Op]) -> Latency: ...
 
 

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.data.episode import pool
+from edgemeta.errors import Infeasible
 from edgemeta.files import write_json
 from edgemeta.latency import profile as profiles
-from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.train import Training
 from edgemeta.lowering import bundle as bundles
@@ -37,7 +41,7 @@ from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
-from edgemeta.space.presets import LANDMARKS
+from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, device_side, summary
 from edgemeta.stages.candidates import first_fitting, trial_candidate
@@ -45,29 +49,37 @@ from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
 TEST_SHOTS = (1, 2, 3, 5, 10)
+QUICK = {  # what `demo --quick` sets where the user does not
+    "space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60,
+    "latency_ms": math.inf, "ram_kib": math.inf, "flash_kib": math.inf,
+}  # fmt: skip
 OTHER_DOMAIN = "digits"  # handwritten digits: nothing like them was trained on
 
 
-def command(config_type: type, *, goes_on: type | None = None) -> Callable:
+def command(config_type: type, *, goes_on: type | None = None, locks: bool = False) -> Callable:
     """Let a stage be called with its config or with the settings as keywords.
 
     Settings of `goes_on` that are not given are those of the last search in the run folder: a user names the data once.
+    A stage that `locks` has the run folder to itself.
     """
 
     def decorate(stage: Callable[[Any], str]) -> Callable[..., str]:
         @wraps(stage)
         def called(config: Any = None, /, **settings: Any) -> str:
             if config is None:
-                kept = assemble.kept_settings(make(config_type, settings), goes_on) if goes_on else {}
-                config = make(config_type, kept | settings)
-            return stage(config)
+                kept = assemble.kept_settings(make(config_type, settings), goes_on, settings) if goes_on else {}
+                quick = QUICK if settings.get("quick") else {}
+                config = make(config_type, kept | quick | settings)
+            assemble.check(config)
+            with RunFolder(config.run).locked() if locks else nullcontext():
+                return stage(config)
 
         return called
 
     return decorate
 
 
-@command(configs.Profile)
+@command(configs.Profile, locks=True)
 def profile(config: configs.Profile) -> str:
     """Time this machine; the profile lands in the run folder, where `search` finds it."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
@@ -91,22 +103,20 @@ def devices(config: configs.Devices) -> str:
     return summary.devices_table({name: profiles.load(path) for name, path in profiles.available().items()})
 
 
-@command(configs.Search, goes_on=configs.Task)
+@command(configs.Search, goes_on=configs.Task, locks=True)
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
-    assemble.check(config)
     folder, space = RunFolder(config.run), assemble.space_of(config)
     with folder.stage("profile"):
         profile = assemble.profile_of(config, folder, space)
-    problem = assemble.problem_of(config, folder, space, predictor_for(profile))
     with folder.stage("data"):
-        assemble.require_data(problem.data, config.way, config.shot)
+        assemble.require_data(assemble.data_of(config), config.way, config.shot)
+    problem = assemble.problem_of(config, folder, space, profile)
     with folder.stage("search"), worker_pool(config.workers) as executor:
         searcher = SEARCHERS[config.searcher](space, seed=config.seed)
         ledger = Ledger(folder.ledger, space, problem.task)
         found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
-        starts = [landmark(space) for landmark in LANDMARKS.values()] if config.space == "edge" else []
-        ranking = found.run(trials=config.trials, seconds=config.seconds, starts=starts)
+        ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(space))
     here = config.device == assemble.HOST
     with folder.stage("bundle"):
         candidates = [trial_candidate(trial, problem) for trial in ranking]
@@ -120,13 +130,15 @@ def search(config: configs.Search) -> str:
     return summary.search_text(folder)
 
 
-@command(configs.Train, goes_on=configs.Search)
+@command(configs.Train, goes_on=configs.Search, locks=True)
 def train(config: configs.Train) -> str:
     """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
-    assemble.check(config)
     folder, space = RunFolder(config.run), assemble.space_of(config)
-    arch, warm = _winner(config, folder, space)
-    jobs = {name: _train_job(config, folder, space.ops(arch), name, warm, i) for i, name in enumerate(config.learners)}
+    arch, warm, done = _winner(config, folder, space)
+    jobs = {
+        name: _train_job(config, folder, space.ops(arch), name, warm, done, row)
+        for row, name in enumerate(config.learners)
+    }
     assemble.require_data(assemble.data_of(config), config.way, config.shot)
     with folder.stage("train"), worker_pool(config.workers) as executor:
         missing = {name: job for name, job in jobs.items() if not _is_trained(Path(job.weights))}
@@ -135,7 +147,8 @@ def train(config: configs.Train) -> str:
             score = future.result().score
             write_json(Path(jobs[name].weights).with_suffix(".json"), {"score": score.mean, "ci95": score.ci95})
         tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
-        rows = [row for future in tests for row in future.result()]
+        bar = tqdm(tests, desc="test", unit="learner", disable=not config.progress)
+        rows = [row for future in bar for row in future.result()]
     weights = {name: job.weights for name, job in jobs.items()}
     trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows}
     winner = (folder.read("search") or {}).get("winner", {}).get("picks")
@@ -143,7 +156,7 @@ def train(config: configs.Train) -> str:
     return table(summary.test_rows(rows))
 
 
-@command(configs.Export)
+@command(configs.Export, locks=True)
 def export(config: configs.Export) -> str:
     """A checked, measured bundle per trained learner; one that breaks a cap gives way to the next candidate."""
     folder = RunFolder(config.run)
@@ -151,7 +164,7 @@ def export(config: configs.Export) -> str:
     settings = make(configs.Search, noted["config"] | {"run": config.run, "progress": config.progress})
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
-    problem = assemble.problem_of(settings, folder, space, predictor_for(profile))
+    problem = assemble.problem_of(settings, folder, space, profile)
     trained, target = summary.trained_for(folder, noted, problem), config.out or folder.bundle
     with folder.stage("export"):
         _write_bundles(target, noted, trained, problem, profile, measure=settings.device == assemble.HOST)
@@ -164,8 +177,18 @@ def _write_bundles(
     """The search's learner at `target`, the others beside it; what was trained longest first."""
     for candidates in summary.export_lines(noted, trained, problem):
         learner = candidates[0].learner
-        own = target if learner == problem.learner else target.with_name(f"{target.name}-{learner}")
-        first_fitting(own, candidates, problem, profile, measure=measure)
+        own = target if learner == problem.learner else summary.sibling(target, learner)
+        try:
+            outcome, refused = first_fitting(own, candidates, problem, profile, measure=measure)
+        except Infeasible as error:
+            if learner == problem.learner:
+                raise
+            shutil.rmtree(own, ignore_errors=True)
+            warnings.warn(f"no bundle for {learner}: {error}", stacklevel=2)
+            continue
+        if refused:
+            arch = outcome.candidate.arch
+            warnings.warn(f"{own.name}: {len(refused)} broke a cap when measured; fell back to {arch}", stacklevel=2)
 
 
 @command(configs.Enroll)
@@ -187,7 +210,7 @@ def bench(config: configs.Bench) -> str:
     return summary.bench_table(manifest, bundles.measure(config.bundle, threads=config.threads))
 
 
-@command(configs.Report)
+@command(configs.Report, locks=True)
 def report(config: configs.Report) -> str:
     """The page, from what the run folder holds."""
     folder = RunFolder(config.run)
@@ -197,13 +220,9 @@ def report(config: configs.Report) -> str:
     return f"report: {folder.report}"
 
 
-@command(configs.Demo)
+@command(configs.Demo, locks=True)
 def demo(config: configs.Demo) -> str:
     """Everything, one stage after another."""
-    if config.quick:
-        config = _quick(config)
-    for name in config.learners:
-        assemble.pick(LEARNERS, "learner", name)
     shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
     _tell("the search, best first", search(config))
     _tell("accuracy on held-out classes, in percent", train(config))
@@ -220,39 +239,46 @@ def _tell(title: str, text: str) -> None:
 def _on_device(config: configs.Train) -> str:
     """Let each bundle learn new classes with its own runtime, and hold its answers against torch's."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
-    trained = folder.need("train", "train")
-    arch, judge = Arch(space.name, tuple(trained["picks"])), pool(load_data(assemble.data_of(config)), "test")
-    net, rows = build(space.ops(arch)), []
+    judge, rows = pool(load_data(assemble.data_of(config)), "test"), []
     with folder.stage("device"):
-        for target in summary.bundles_of(folder.bundle):
-            name = bundles.read(target).learner.name
-            learner, slow = LEARNERS[name](), load_weights(folder.weights_at(trained["weights"][name]))
-            rng = np.random.default_rng(config.seed)
+        for target in tqdm(summary.bundles_of(folder.bundle), desc="on the device", disable=not config.progress):
+            manifest = bundles.read(target)
+            facts: Any = manifest.facts
+            net, learner = build(space.ops(Arch(space.name, tuple(facts["picks"])))), LEARNERS[manifest.learner.name]()
+            slow, rng = load_weights(folder.weights_at(facts["weights"])), np.random.default_rng(config.seed)
             task = {"way": config.way, "shot": 5, "episodes": 60}
             result = device_side.compare(target, learner, net, slow, judge, rng=rng, **task)
-            rows.append({"bundle": target.name, "learner": name, **result})
+            rows.append({"bundle": target.name, "learner": learner.name, **result})
     folder.note("device", rows)
     return table(rows)
 
 
-def _winner(config: configs.Train, folder: RunFolder, space: Space) -> tuple[Arch, Path | None]:
-    """The architecture to train and the parameters to start from."""
+def _winner(config: configs.Train, folder: RunFolder, space: Space) -> tuple[Arch, Path | None, int]:
+    """The architecture to train, the parameters to start from and the episodes they have seen.
+
+    Parameters that were taught other classes than these are left alone: some of them may be held out now.
+    """
     if config.arch:
-        return assemble.pick(LANDMARKS, "architecture", config.arch)(space), None
-    noted = folder.need("search", "search")["winner"]
-    return Arch(space.name, tuple(noted["picks"])), folder.weights_at(noted["weights"])
+        return assemble.pick(LANDMARKS, "architecture", config.arch)(space), None, 0
+    noted = folder.need("search", "search")
+    winner, arch = noted["winner"], Arch(space.name, tuple(noted["winner"]["picks"]))
+    if noted["data"] != str(assemble.data_of(config)):
+        return arch, None, 0
+    return arch, folder.weights_at(winner["weights"]), winner["episodes"]
 
 
-def _train_job(config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, row: int) -> Job:
+def _train_job(
+    config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, done: int, row: int
+) -> Job:
     """The body's parameters carry over from the search, whichever learner trained them there."""
-    assemble.pick(LEARNERS, "learner", learner)
-    identity = repr((ops, learner, config.episodes, config.seed, config.data, config.root, warm))
+    identity = repr((ops, learner, config.episodes, config.seed, str(assemble.data_of(config)), warm and warm.name))
     name = f"{learner}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     return Job(
         ops=ops,
         learner=learner,
         data=assemble.data_of(config),
         training=Training(config.episodes),
+        done=done,
         way=config.way,
         shot=config.shot,
         eval_episodes=config.eval_episodes,
@@ -275,9 +301,3 @@ def _test_job(config: configs.Train, job: Job) -> TestJob:
     return TestJob(
         job.ops, job.learner, job.weights, tuple(sets), config.way, TEST_SHOTS, config.test_episodes, config.seed
     )
-
-
-def _quick(config: configs.Demo) -> configs.Demo:
-    small = {"space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60}
-    caps = dict.fromkeys(("latency_ms", "ram_kib", "flash_kib"), math.inf)
-    return make(configs.Demo, configs.as_dict(config) | small | caps | {"quick": False})

@@ -89,6 +89,14 @@ class Cost:
         """True where no field passes the cap's."""
         return all(getattr(self, f.name) <= getattr(cap, f.name) for f in fields(self))
 
+    def to_json(self) -> dict[str, float | None]:
+        """JSON has no infinity: None stands for it."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, float | None]) -> Cost:
+        return cls(**{name: math.inf if value is None else value for name, value in fields.items()})
+
     def __str__(self) -> str:
         named = ((f.name.rsplit("_", 1), getattr(self, f.name)) for f in fields(self))
         shown = [
@@ -160,3 +168,5 @@ class Trial:
     seconds: float
     searcher: str
     status: str  # "ok", "infeasible" or "failed: why"
+    device: str = ""  # what it was proposed for, ...
+    cap: Cost = Cost()  # ... and under which caps

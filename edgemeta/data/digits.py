@@ -28,6 +28,5 @@ def load_digits(*, in_shape: Shape, root: Path | None, cache: Path, seed: int) -
     gray = np.round(found.images * (255 / 16)).astype(np.uint8)
     images[:, top : top + side, left : left + side] = resize(gray, (side, side))
     names, labels = tuple(map(str, found.target_names)), found.target.astype(np.int64)
-    return Dataset(
-        "digits", with_channels(images, channels), labels, names, {"test": tuple(range(10))}, BYTE, ink_high=True
-    )
+    splits = {"test": tuple(range(10))}
+    return Dataset("digits", with_channels(images, channels), labels, names, splits, BYTE, ink_high=True)

@@ -117,15 +117,15 @@ def _require_classes(root: Path, folders: int, classes: int, unreadable: list[Pa
 
 
 def _polarity(images: np.ndarray, ink: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Where bright ink is asked for, each image with a light border inverted, by the rule that devices apply to theirs."""
+    """Where bright ink is asked for, images with a light border inverted: the rule that devices apply to theirs."""
     if ink == "as-is" or images.shape[1] != 1:
         return images, ()
     flat = [images[..., [0, -1], :].reshape(len(images), -1), images[..., [0, -1]].reshape(len(images), -1)]
     light = np.median(np.concatenate(flat, 1), axis=1) > 127.5
-    turned = np.where(light[:, None, None, None], 255 - images, images)
-    return turned, (
-        f"inverted {light.sum()} of {len(images)} images: their borders are light, and ink is to be bright",
-    )
+    if not light.any():
+        return images, ()
+    note = f"inverted {light.sum()} of {len(images)} images: their borders are light, and ink is to be bright"
+    return np.where(light[:, None, None, None], 255 - images, images), (note,)
 
 
 def _notes(root: Path, empty: Iterable[Path], unreadable: list[Path]) -> tuple[str, ...]:

@@ -49,9 +49,8 @@ def _with_rotations(gray: list[np.ndarray], names: list[str], splits: dict[str, 
     labels = np.repeat(np.arange(4 * len(gray)), np.tile(counts, 4))
     classes = {s: tuple(turn * len(gray) + i for turn in range(4) for i in own) for s, own in splits.items()}
     turned_names = tuple(name + (f", turned {90 * turn} deg" if turn else "") for turn in range(4) for name in names)
-    return Dataset(
-        "omniglot", with_channels(np.concatenate(turned), channels), labels, turned_names, classes, BYTE, ink_high=True
-    )
+    images = with_channels(np.concatenate(turned), channels)
+    return Dataset("omniglot", images, labels, turned_names, classes, BYTE, ink_high=True)
 
 
 def _from_arrays(folder: Path) -> tuple[list[np.ndarray], list[str], dict[str, list[int]]]:

@@ -16,17 +16,12 @@ _RELU_BYTES = 26
 
 def cost(ops: Sequence[Op], predictor: Predictor) -> Cost:
     """Cost from image to class scores: the body by `predictor`, and the few-shot head where the profile timed one."""
-    return Cost(predictor.latency(ops).ms + head_ms(predictor), peak_ram_kib(ops), flash_kib(ops))
+    return Cost(predictor.latency(ops).ms + predictor.head_ms, peak_ram_kib(ops), flash_kib(ops))
 
 
 def upper(ops: Sequence[Op], predictor: Predictor) -> Cost:
     """As `cost`, with the upper end of the latency's 90 % interval: what to hold against a cap that must not break."""
-    return replace(cost(ops, predictor), latency_ms=predictor.latency(ops).high_ms + head_ms(predictor))
-
-
-def head_ms(predictor: Predictor) -> float:
-    """Milliseconds of the head; predictors that know none count none."""
-    return getattr(predictor, "head_ms", 0.0)
+    return replace(cost(ops, predictor), latency_ms=predictor.latency(ops).high_ms + predictor.head_ms)
 
 
 def peak_ram_kib(ops: Sequence[Op]) -> float:

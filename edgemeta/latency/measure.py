@@ -104,7 +104,7 @@ def measure_host(
     network, and each timing is scaled to the median speed of the whole profile.
     """
     archs, covering = _archs(space, nets, seed)
-    header = {"space": space.name, "seed": seed, "nets": nets, "threads": threads, **_versions(), "cpu": machine.cpu()}
+    header = {"space": space.name, "seed": seed, "nets": nets, "threads": threads, **versions(), "cpu": machine.cpu()}
     visits, spent = resume(partial, header)
     _visit_all(
         space,
@@ -237,7 +237,7 @@ def _profile(
     return Profile(
         device=f"host-{machine.slug(machine.cpu())}",
         runtime=RUNTIME,
-        versions=_versions(),
+        versions=versions(),
         threads=threads,
         precision="fp32",
         batch=1,
@@ -277,7 +277,7 @@ def _head_ms(threads: int) -> float:
     return time_model(classify_onnx().SerializeToString(), feeds, threads=threads, max_seconds=0.3).median_ms
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     return {
         RUNTIME: onnxruntime.__version__,
         "onnx": onnx.__version__,

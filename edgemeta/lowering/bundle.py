@@ -9,7 +9,8 @@ import datetime
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from edgemeta.latency.machine import cpu
 from edgemeta.latency.measure import time_model
 from edgemeta.latency.onnx_net import IR_VERSION, OPSET
 from edgemeta.latency.onnx_net import to_onnx as body_to_onnx
+from edgemeta.learners import LEARNERS
 from edgemeta.lowering import check, manifest, replace, to_onnx
 from edgemeta.lowering.manifest import GRAPHS, Manifest
 from edgemeta.lowering.trace import trace
-from edgemeta.nets.build import fold
-from edgemeta.types import Cost
+from edgemeta.nets.build import build, fold
+from edgemeta.types import KIB, Cost, Op
 
 RUNTIME = "edgemeta_device.py"
 UNITS = {
@@ -106,6 +108,19 @@ def lower(net: Net, slow: Params, learner: Learner) -> Graphs:
         "adapt": to_onnx.adapt(traced, slow, net.dim),
         "classify": to_onnx.classify(traced, slow, net.dim),
     }
+
+
+def head_kib(learner: str) -> Callable[[int], float]:
+    """KiB on disk of a learner's adapt and classify graphs, as a function of the number of features."""
+
+    @lru_cache(maxsize=64)
+    def of(dim: int) -> float:
+        made = LEARNERS[learner]()
+        net = build((Op("conv", (1, 1, 1), (dim, 1, 1)),))
+        graphs = lower(net, made.init(net, rng=torch.Generator().manual_seed(0)), made)
+        return sum(len(graphs[name].SerializeToString()) for name in ("adapt", "classify")) / KIB
+
+    return of
 
 
 def verify(graphs: Graphs, net: Net, slow: Params, learner: Learner, *, seed: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Torch and ONNX Runtime face the same fresh data before anything is written.
 
 The rule: in every output tensor the largest absolute difference is at most 1e-4 of the tensor's largest value, which
-counts as 1 where it is smaller; features alone are held to their own size, however small, because learners may divide by
-it. A NaN on either side fails.
+counts as 1 where it is smaller; features alone are held to their own size, however small, because learners may divide
+by it. A NaN on either side fails.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def run(
 
 
 def _compare(graph: str, tensor: str, got: np.ndarray, want: Tensor, case: str, *, least: float = 1.0) -> float:
-    """The difference, relative to the largest value or `least` if that is larger; raises where it passes the tolerance."""
+    """The difference as a share of the largest value, or of `least` if that is larger; raises past the tolerance."""
     expected = want.numpy()
     if got.shape != expected.shape:
         raise BadBundle(

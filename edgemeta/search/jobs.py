@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,6 +53,7 @@ class Job:
     learner: str
     data: DataSpec
     training: Training
+    done: int  # episodes that the parameters to start from have seen
     way: int
     shot: int
     eval_episodes: int
@@ -73,6 +75,15 @@ def load_data(spec: DataSpec) -> Dataset:
     root = Path(spec.root) if spec.root else None
     settings = {"ink": spec.ink} if spec.name == "folder" else {}
     return load(spec.name, in_shape=spec.in_shape, root=root, cache=Path(spec.cache), seed=spec.seed, **settings)
+
+
+@lru_cache(maxsize=2)
+def fingerprint(spec: DataSpec) -> str:
+    """Of the labels, the splits and a sample of the images: scores on changed data do not compare."""
+    data = load_data(spec)
+    sample = data.images[:: max(1, len(data.images) // 256)]
+    parts = (data.labels.tobytes(), repr(sorted(data.splits.items())).encode(), np.ascontiguousarray(sample).tobytes())
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @lru_cache(maxsize=6)
@@ -103,7 +114,7 @@ def run_job(job: Job) -> Result:
     slow = learner.init(net, rng=torch.Generator().manual_seed(job.seed))
     if job.warm:
         slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
-    rng = np.random.default_rng([job.seed, job.training.episodes])
+    rng = np.random.default_rng([job.seed, job.done])  # a later stretch sees other episodes
     taught = data_pool(job.data, "train")
     bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
 

@@ -57,7 +57,7 @@ class Ledger:
             distributions={name: CategoricalDistribution(options) for name, options in slots},
             value=trial.score,
             state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
-            user_attrs={"trial": json.dumps(asdict(trial))},
+            user_attrs={"trial": json.dumps(_fields(trial), allow_nan=False)},
         )
         with self._readable("write"):
             self._study.add_trial(row)
@@ -68,7 +68,12 @@ class Ledger:
             return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
 
 
+def _fields(trial: Trial) -> dict:
+    return asdict(trial) | {"cost": trial.cost.to_json(), "cap": trial.cap.to_json()}
+
+
 def _trial(row: FrozenTrial) -> Trial:
     fields = json.loads(row.user_attrs["trial"])
     arch = Arch(fields["arch"]["space"], tuple(fields["arch"]["picks"]))
-    return Trial(**{**fields, "arch": arch, "cost": Cost(**fields["cost"])})
+    costs = {name: Cost.from_json(fields[name]) for name in ("cost", "cap")}
+    return Trial(**{**fields, "arch": arch, **costs})

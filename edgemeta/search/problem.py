@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +27,9 @@ class Problem:
     learner: str
     data: DataSpec
     weights: Path
+    device: str = ""
+    fingerprint: str = ""  # of the data's content
+    head_kib: Callable[[int], float] = lambda dim: 0.0  # graphs of the learner on `dim` features, on disk
     way: int = 5
     shot: int = 1
     rungs: tuple[int, ...] = (100, 300, 900)
@@ -35,15 +40,21 @@ class Problem:
     @cached_property
     def task(self) -> str:
         """What a score means. Scores of different tasks must not be compared, so ledgers are kept apart by it."""
-        return f"{self.space.name} {self.learner} {self.way}w{self.shot}s seed{self.seed} {self.data}"
+        recipe = hashlib.sha256(repr((self.training, self.fingerprint)).encode()).hexdigest()[:8]
+        return f"{self.space.name} {self.learner} {self.way}w{self.shot}s seed{self.seed} {self.data} {recipe}"
 
     def cost(self, arch: Arch) -> Cost:
         """Predicted cost, for pictures and rankings."""
-        return cost(self.space.ops(arch), self.predictor)
+        return self._with_head(cost, arch)
 
     def bound(self, arch: Arch) -> Cost:
         """Cost with the upper end of the latency interval, which is what must fit the cap."""
-        return upper(self.space.ops(arch), self.predictor)
+        return self._with_head(upper, arch)
+
+    def _with_head(self, of: Callable[..., Cost], arch: Arch) -> Cost:
+        ops = self.space.ops(arch)
+        body = of(ops, self.predictor)
+        return replace(body, flash_kib=body.flash_kib + self.head_kib(math.prod(ops[-1].out_shape)))
 
     def weights_of(self, arch: Arch, episodes: int) -> Path:
         """Where the parameters after so many episodes are kept; equal networks share them whatever their picks."""
@@ -61,6 +72,7 @@ class Problem:
             learner=self.learner,
             data=self.data,
             training=self.training.lasting(self.rungs[rung] - below),
+            done=below,
             way=self.way,
             shot=self.shot,
             eval_episodes=self.eval_episodes,

@@ -20,7 +20,11 @@ from edgemeta.search.problem import Problem, rank
 from edgemeta.types import Arch, Op, Trial
 
 ETA = 3  # successive halving keeps one in three (Jamieson & Talwalkar 2016, arXiv:1502.07943)
+LOOKAHEAD = 4  # proposals under way before the oldest is told, whatever the number of workers
 NEW_TRIES = 300  # proposals in a row that bring nothing new before a search counts as exhausted
+
+
+Ops = tuple[Op, ...]
 
 
 @dataclass
@@ -35,26 +39,41 @@ class Search:
     workers: int
     progress: bool = True
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training
-    _known: dict[tuple[Op, ...], Trial] = field(default_factory=dict)
+    _known: dict[Ops, dict[int, Trial]] = field(default_factory=dict)  # network -> fidelity -> trial
     _rng: Random = field(default_factory=lambda: Random(0))
 
     def run(self, *, trials: int, seconds: float, starts: Sequence[Arch] = ()) -> list[Trial]:
         """Until `trials` networks under the caps are trained, or for `seconds`; returns the ranking, best first.
 
-        Finished trials in the ledger count and are replayed through `tell`, so a stopped search goes on and a search
-        under another cap starts with all that is known. `starts` are proposals tried before the searcher's own.
+        Trained networks of the ledger that fit are told to the searcher first. They count as this search's own where
+        they were proposed for another device, or under caps at least as loose: those of a tighter search say nothing
+        of what the looser caps allow. `starts` are proposals tried before the searcher's.
+
+        A stopped search proposes the same networks again and finds those it trained in the ledger, so where it was
+        stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
         """
         problem, deadline = self.problem, time.monotonic() + seconds
         self._rng = Random(problem.seed)
         require_feasible(problem.space, problem.bound, problem.cap, rng=self._rng)
+        counted: set[Ops] = set()
+        own: set[Ops] = set()
         for trial in self.trained():
-            self._remember(trial)
-        missing = trials - len(self._known)
-        self._train(0, self._proposals(missing, deadline, starts), f"search ({self.name})", missing)
+            ops = problem.space.ops(trial.arch)
+            first = self._remember(trial)
+            if (trial.device, trial.cap, trial.searcher) == (problem.device, problem.cap, self.name):
+                own.add(ops)
+            elif trial.device != problem.device or problem.cap.fits(trial.cap):
+                counted.add(ops)
+            if first and ops not in own:
+                self.searcher.tell(trial)
+        missing = trials - len(counted - own)
+        if len(own) < missing:
+            proposals = self._proposals(missing, set(self._known) - own, deadline, starts)
+            self._train(0, proposals, f"search ({self.name})", missing)
         for rung in range(1, len(problem.rungs)):
             keep = max(1, round(trials / ETA**rung))
-            top = [trial.arch for trial in self._at_least(rung - 1)[:keep]]
-            todo = [arch for arch in top if self._known[problem.space.ops(arch)].fidelity < problem.rungs[rung]]
+            top = self._best_at(rung - 1)[:keep]
+            todo = [trial.arch for trial in top if self._at(trial.arch, rung) is None]
             self._train(rung, iter(todo), f"top {len(top)} longer", len(todo))
         return rank(self.trained(), problem.space)
 
@@ -66,17 +85,26 @@ class Search:
         fitting = (trial for trial in kept if problem.bound(trial.arch).fits(problem.cap))
         return [replace(trial, cost=problem.cost(trial.arch)) for trial in fitting]
 
-    def _remember(self, trial: Trial) -> None:
-        self._known[self.problem.space.ops(trial.arch)] = trial
-        self.searcher.tell(trial)
+    def _remember(self, trial: Trial) -> bool:
+        """Keep a trial; whether it is the first of its network."""
+        of_network = self._known.setdefault(self.problem.space.ops(trial.arch), {})
+        of_network[trial.fidelity] = trial
+        return len(of_network) == 1
 
-    def _at_least(self, rung: int) -> list[Trial]:
-        reached = [trial for trial in self._known.values() if trial.fidelity >= self.problem.rungs[rung]]
-        return rank(reached, self.problem.space)
+    def _at(self, arch: Arch, rung: int) -> Trial | None:
+        """The trial of a network at a rung, or past it where the rungs were others then."""
+        of_network = self._known[self.problem.space.ops(arch)]
+        reached = [fidelity for fidelity in of_network if fidelity >= self.problem.rungs[rung]]
+        return of_network[min(reached)] if reached else None
 
-    def _proposals(self, count: int, deadline: float, starts: Sequence[Arch]) -> Iterator[Arch]:
-        """Up to `count` new feasible architectures."""
-        queue, asked = deque(starts), set(self._known)
+    def _best_at(self, rung: int) -> list[Trial]:
+        """Trials at a rung, best score first: those trained further are judged by what they were here."""
+        every = [self._at(next(iter(trials.values())).arch, rung) for trials in self._known.values()]
+        return sorted(filter(None, every), key=lambda trial: trial.score or 0.0, reverse=True)
+
+    def _proposals(self, count: int, old: set[Ops], deadline: float, starts: Sequence[Arch]) -> Iterator[Arch]:
+        """Up to `count` feasible architectures that are not `old`."""
+        queue, asked = deque(starts), set(old)
         for _ in range(count):
             for _ in range(NEW_TRIES):
                 if time.monotonic() > deadline:
@@ -92,37 +120,48 @@ class Search:
     def _feasible(self, arch: Arch) -> Arch | None:
         problem = self.problem
         if not problem.bound(arch).fits(problem.cap):
-            cost = problem.cost(arch)
-            refused = Trial(arch, cost, None, None, 0, problem.seed, 0.0, self.name, "infeasible")
+            refused = self._unscored(arch, "infeasible")
             self.infeasible.append(refused)
             self.searcher.tell(refused)
         return repair(arch, problem.space, problem.bound, problem.cap, rng=self._rng)
 
+    def _unscored(self, arch: Arch, status: str) -> Trial:
+        problem = self.problem
+        cost = problem.cost(arch)
+        return Trial(arch, cost, None, None, 0, problem.seed, 0.0, self.name, status, problem.device, problem.cap)
+
     def _train(self, rung: int, archs: Iterator[Arch], title: str, total: int) -> None:
         """Keep every worker busy, but tell results in the order of asking: the outcome does not depend on timing."""
-        running: deque[tuple[Arch, Future[Result]]] = deque()
+        running: deque[tuple[Arch, Future[Result] | None]] = deque()
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
-                running.append((arch, self.executor.submit(run_job, self.problem.job(arch, rung))))
-                if len(running) >= self.workers:
+                known = self.problem.space.ops(arch) in self._known and self._at(arch, rung)
+                job = None if known else self.executor.submit(run_job, self.problem.job(arch, rung))
+                running.append((arch, job))
+                if len(running) >= max(LOOKAHEAD, self.workers):
                     self._finish(rung, *running.popleft(), bar)
             while running:
                 self._finish(rung, *running.popleft(), bar)
 
-    def _finish(self, rung: int, arch: Arch, future: Future[Result], bar: tqdm) -> None:
+    def _finish(self, rung: int, arch: Arch, future: Future[Result] | None, bar: tqdm) -> None:
+        """Record what a job gave, and tell the searcher of a network's first score."""
+        trial = self._at(arch, rung) if future is None else self._record(rung, arch, future)
+        bar.update()
+        if trial is not None and rung == 0:
+            self.searcher.tell(trial)
+        if best := self._best_at(rung):
+            bar.set_postfix_str(f"best {100 * (best[0].score or 0):.1f} % at {best[0].cost.latency_ms:.3g} ms")
+
+    def _record(self, rung: int, arch: Arch, future: Future[Result]) -> Trial:
         problem = self.problem
+        trial = self._unscored(arch, "ok")
         try:
             result = future.result()
         except Diverged as error:
-            trial = Trial(arch, problem.cost(arch), None, None, 0, problem.seed, 0.0, self.name, f"failed: {error}")
+            trial = replace(trial, status=f"failed: {error}")
         else:
             (mean, ci95, _), fidelity = result.score, problem.rungs[rung]
-            cost = problem.cost(arch)
-            trial = Trial(arch, cost, mean, ci95, fidelity, problem.seed, result.seconds, self.name, "ok")
+            trial = replace(trial, score=mean, score_ci=ci95, fidelity=fidelity, seconds=result.seconds)
+            self._remember(trial)
         self.ledger.record(trial)
-        bar.update()
-        if trial.score is None:
-            return self.searcher.tell(trial)
-        self._remember(trial)
-        best = max(self._at_least(rung), key=lambda trial: trial.score or 0.0)
-        bar.set_postfix_str(f"best {100 * (best.score or 0):.1f} % at {best.cost.latency_ms:.3g} ms")
+        return trial

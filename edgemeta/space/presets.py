@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from edgemeta.errors import BadConfig
 from edgemeta.space.space import Space, Stage
 from edgemeta.types import Arch, Shape
 
@@ -47,3 +50,12 @@ def mobile(space: Space) -> Arch:
 
 
 LANDMARKS = {"tapered": tapered, "conv4-64": conv4_64, "mobile": mobile}
+
+
+def landmarks(space: Space) -> list[Arch]:
+    """The well-known nets that are points of a space; none in most."""
+    found = []
+    for landmark in LANDMARKS.values():
+        with contextlib.suppress(BadConfig):
+            found.append(landmark(space))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,31 +9,37 @@ from typing import Any
 import numpy as np
 
 from edgemeta import config as configs
-from edgemeta.contracts import Predictor
 from edgemeta.data.episode import draw
 from edgemeta.data.sources import SOURCES
 from edgemeta.data.splits import MIN_CLASSES
 from edgemeta.errors import BadConfig, BadData, nearest
-from edgemeta.latency import measure
+from edgemeta.latency import machine, measure
 from edgemeta.latency import profile as profiles
+from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import queries
 from edgemeta.learners.train import Training
+from edgemeta.lowering.bundle import head_kib
 from edgemeta.search import SEARCHERS
-from edgemeta.search.jobs import DataSpec, data_pool, load_data
+from edgemeta.search.jobs import DataSpec, data_pool, fingerprint, load_data
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Cost, Profile
+from edgemeta.types import Profile
 
 HOST = "host"
 
 
-def kept_settings(config: configs.Common, kind: type) -> dict[str, Any]:
-    """The settings of a kind that the last search in a run folder had; none where there was no search."""
+def kept_settings(config: configs.Common, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a kind that the last search in a run folder had; none where there was no search.
+
+    Another source of data that is `given` does not take over where the last one lay.
+    """
     noted = RunFolder(config.run).read("search")
     own = set(configs.names(kind)) - set(configs.names(configs.Common))
+    if "data" in given:
+        own -= {"root", "ink", "in_shape"}
     return {name: value for name, value in noted["config"].items() if name in own} if noted else {}
 
 
@@ -66,8 +71,13 @@ def host_profile(
     progress: bool = True,
     again: bool = False,
 ) -> Profile:
-    """The profile in the run folder, measured where there is none or it is to be `again`."""
+    """The profile in the run folder, measured where there is none of this machine and runtime, or `again`."""
     path = folder.profile(space.name)
+    if not again and path.exists():
+        kept = profiles.load(path)
+        if kept.cpu == machine.cpu() and kept.versions == measure.versions():
+            return kept
+        threads, again = kept.threads, True
     if again or not path.exists():
         partial = path.with_suffix(".partial.json")
         made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=partial, progress=progress)
@@ -80,7 +90,8 @@ def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
     """The data a config names, or another source at the same input shape."""
     source = name or config.data
     root = str(config.root.resolve()) if config.root and not name else None
-    return DataSpec(source, root, str(config.cache), config.in_shape, config.seed, "as-is" if name else config.ink)
+    ink = "as-is" if name else config.ink
+    return DataSpec(source, root, str(config.cache), config.in_shape, config.split_seed, ink)
 
 
 def require_data(spec: DataSpec, way: int, shot: int) -> None:
@@ -100,36 +111,34 @@ def require_data(spec: DataSpec, way: int, shot: int) -> None:
     draw(judge, way, shot, queries(judge, way, shot), rng=rng)
 
 
-def check(config: configs.Search) -> None:
-    """Refuse, before anything takes time, what the registries do not know."""
-    pick(SPACES, "space", config.space)
-    pick(SOURCES, "data source", config.data)
-    pick(LEARNERS, "learner", config.learner)
-    pick(SEARCHERS, "searcher", config.searcher)
-    if list(config.rungs) != sorted(set(config.rungs)):
-        raise BadConfig(f"setting rungs = {config.rungs}: should rise, for example {configs.Search.rungs}")
+def check(config: Any) -> None:
+    """Refuse, before anything takes time or leaves a trace, what the registries do not know."""
+    registries = {"space": SPACES, "data": SOURCES, "learner": LEARNERS, "searcher": SEARCHERS}
+    for name, registry in registries.items():
+        if hasattr(config, name):
+            pick(registry, name, getattr(config, name))
+    for learner in getattr(config, "learners", ()):
+        pick(LEARNERS, "learner", learner)
+    rungs = getattr(config, "rungs", ())
+    if list(rungs) != sorted(set(rungs)):
+        raise BadConfig(f"setting rungs = {rungs}: should rise, for example {configs.Search.rungs}")
 
 
-def problem_of(config: configs.Search, folder: RunFolder, space: Space, predictor: Predictor) -> Problem:
+def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile: Profile) -> Problem:
+    data = data_of(config)
     return Problem(
         space=space,
-        predictor=predictor,
+        predictor=predictor_for(profile),
         cap=config.cap,
         learner=config.learner,
-        data=data_of(config),
+        data=data,
         weights=folder.weights,
+        device=profile.device,
+        fingerprint=fingerprint(data),
+        head_kib=head_kib(config.learner),
         way=config.way,
         shot=config.shot,
         rungs=config.rungs,
         eval_episodes=config.eval_episodes,
         seed=config.seed,
     )
-
-
-def cost_to_json(cost: Cost) -> dict[str, float | None]:
-    """JSON has no infinity: None stands for no cap."""
-    return {name: value if math.isfinite(value) else None for name, value in vars(cost).items()}
-
-
-def cost_from_json(fields: Mapping[str, float | None]) -> Cost:
-    return Cost(**{name: math.inf if value is None else value for name, value in fields.items()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +16,13 @@ from edgemeta.errors import EdgemetaError
 from edgemeta.files import write_json
 
 HOLDS: dict[str, tuple[str, ...]] = {
-    "search": ("config", "command", "ranking", "winner", "refused", "infeasible"),
+    "search": ("config", "command", "data", "ranking", "winner", "refused", "infeasible"),
     "train": ("picks", "weights", "episodes", "tests", "winner", "data"),
     "stages": (),
 }  # what every reader of a note relies on
+
+
+_HELD: set[str] = set()  # run folders that this process has locked
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,30 @@ class RunFolder:
         if content is None:
             raise EdgemetaError(f"{self.root} has no {name} yet; run `edgemeta {command} --run {self.root}` first")
         return content
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes' commands out of the run folder; the kernel lets go however this one ends."""
+        key = str(self.root.resolve())
+        if key in _HELD:
+            yield
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise EdgemetaError(f"cannot write in {self.root}: {error.strerror}; choose another --run") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _HELD.add(key)
+            yield
+        except BlockingIOError as error:
+            raise EdgemetaError(
+                f"another edgemeta works in {self.root}; wait for it, or choose another --run"
+            ) from error
+        finally:
+            _HELD.discard(key)
+            os.close(handle)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from edgemeta import config as configs
 from edgemeta.config import make
-from edgemeta.contracts import Predictor
+from edgemeta.contracts import Latency, Predictor
 from edgemeta.latency.table import predictor as predictor_for
+from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.drawing import label
@@ -23,7 +24,7 @@ from edgemeta.search.problem import Problem
 from edgemeta.stages import assemble
 from edgemeta.stages.candidates import Candidate, Outcome, inference_ms
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch, Op, Profile, Timing, Trial
+from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
 
 SHOWN = 300  # infeasible proposals kept for the picture
 
@@ -41,6 +42,7 @@ def search_note(
         "config": configs.as_json(config, configs.Search),
         "command": " ".join(["edgemeta", *sys.argv[1:]]),
         "device": profile.device,
+        "data": str(assemble.data_of(config)),
         "ranking": [trial_note(trial) for trial in ranking],
         "winner": outcome_note(winner),
         "refused": [outcome_note(outcome) for outcome in refused],
@@ -49,7 +51,7 @@ def search_note(
 
 
 def trial_note(trial: Trial) -> dict[str, Any]:
-    cost = assemble.cost_to_json(trial.cost)
+    cost = trial.cost.to_json()
     return {"picks": trial.arch.picks, "score": trial.score, "fidelity": trial.fidelity, "cost": cost}
 
 
@@ -60,7 +62,7 @@ def outcome_note(outcome: Outcome) -> dict[str, Any]:
         "learner": candidate.learner,
         "weights": str(candidate.weights),
         "episodes": candidate.episodes,
-        "cost": assemble.cost_to_json(outcome.cost),
+        "cost": outcome.cost.to_json(),
         "measured": outcome.measured,
     }
 
@@ -87,10 +89,16 @@ def ranked(entry: Mapping[str, Any], problem: Problem) -> Candidate:
     return Candidate(arch, problem.learner, weights, entry["fidelity"])
 
 
+def sibling(target: Path, learner: str) -> Path:
+    """Where the bundle of another learner than the search's stands."""
+    return target.with_name(f"{target.name}-{learner}")
+
+
 def bundles_of(target: Path) -> list[Path]:
     """The bundle at `target` and its siblings of other learners."""
-    found = [target, *sorted(target.parent.glob(f"{target.name}-*"))]
-    return [path for path in found if (path / "manifest.json").exists()]
+    return [
+        path for path in (target, *(sibling(target, name) for name in LEARNERS)) if (path / "manifest.json").exists()
+    ]
 
 
 def drop_siblings(target: Path) -> None:
@@ -124,7 +132,7 @@ def search_text(folder: RunFolder) -> str:
     refused = f"; {len(noted['refused'])} before it broke a cap when measured" if noted["refused"] else ""
     how = "measured here" if winner["measured"] else "predicted, not measured: the device is not this machine"
     picks = ".".join(map(str, winner["picks"]))
-    return f"{table(rows)}\nchosen {picks}: {assemble.cost_from_json(winner['cost'])} ({how}{refused})\n{folder.bundle}"
+    return f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})\n{folder.bundle}"
 
 
 def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -177,20 +185,20 @@ def story(folder: RunFolder) -> Story:
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
     predictor = predictor_for(profile)
-    problem = assemble.problem_of(settings, folder, space, predictor)
-    trained, manifest = trained_for(folder, noted, problem), bundles.read(folder.bundle)
+    problem = assemble.problem_of(settings, folder, space, profile)
+    manifest = bundles.read(folder.bundle)
     arch = Arch(space.name, tuple(manifest.facts["picks"]))  # type: ignore[arg-type]
-    ops, measured = space.ops(arch), manifest.costs.measured
+    ops, head = space.ops(arch), predictor.head_ms
     costs = {"ram_kib": problem.cost(arch).ram_kib, "flash_kib": manifest.costs.graph_kib}
-    timing = Timing(**measured.body_ms.model_dump()) if measured else None
+    predicted = Latency(*(ms + head for ms in predictor.latency(ops)))
     return Story(
         device=profile.device,
         budget=settings.cap,
-        winner=Winner(arch, manifest.learner.name, ops, predictor.latency(ops), timing, **costs),
+        winner=Winner(arch, manifest.learner.name, ops, predicted, _inference(manifest), **costs),
         trials=(*Ledger(folder.ledger, space, problem.task).trials(), *_infeasible(noted, problem)),
         layers=layers(ops, predictor),
         checks=tuple(_checks(noted, profile, predictor, space)),
-        scores=tuple(_scores(trained["tests"])) if trained else (),
+        scores=tuple(score for path in bundles_of(folder.bundle) for score in _scores(bundles.read(path))),
         seed=settings.seed,
         versions=manifest.versions,
         commands=(noted["command"],),
@@ -222,11 +230,21 @@ def _checks(noted: Mapping[str, Any], profile: Profile, predictor: Predictor, sp
 
 def _infeasible(noted: Mapping[str, Any], problem: Problem) -> Iterator[Trial]:
     for entry in noted["infeasible"]:
-        arch, cost = Arch(problem.space.name, tuple(entry["picks"])), assemble.cost_from_json(entry["cost"])
+        arch, cost = Arch(problem.space.name, tuple(entry["picks"])), Cost.from_json(entry["cost"])
         yield Trial(arch, cost, None, None, 0, problem.seed, 0.0, noted["config"]["searcher"], "infeasible")
 
 
-def _scores(rows: Sequence[Mapping[str, Any]]) -> Iterator[Score]:
+def _inference(manifest: Manifest) -> Timing | None:
+    """Image to class scores as measured: the body and the classification after it."""
+    if not (measured := manifest.costs.measured):
+        return None
+    body, head = measured.body_ms, measured.classify_ms
+    return Timing(body.median_ms + head.median_ms, body.iqr_ms + head.iqr_ms, body.n)
+
+
+def _scores(manifest: Manifest) -> Iterator[Score]:
+    """The test accuracies that a bundle carries: those of the network in it, whatever else was trained."""
+    rows: Any = manifest.facts["tests"]
     for row in rows:
         figures = (row["way"], row["shot"], row["accuracy"], row["ci95"], row["episodes"])
         yield Score(row["learner"], f"{row['data']} ({row['split']} classes)", *figures)

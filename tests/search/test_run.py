@@ -92,3 +92,36 @@ def test_a_lost_weights_file_costs_time_not_the_search(start, problem):
     for path in problem.weights.glob("*-6.safetensors"):
         path.unlink()
     assert start(wide).run(trials=9, seconds=0)[0].fidelity == 12
+
+
+def archs_of(search):
+    return [trial.arch for trial in search.ledger.trials() if trial.fidelity == search.problem.rungs[0]]
+
+
+def test_workers_and_interruptions_do_not_change_what_is_tried(start, problem, tmp_path):
+    loose = replace(problem, cap=Cost(latency_ms=0.2), rungs=(1,), eval_episodes=4)
+    whole = start(loose)
+    whole.run(trials=18, seconds=100)
+    wanted = archs_of(whole)
+    (tmp_path / "ledger.sqlite").unlink()
+    for trials in (5, 14):
+        start(loose).run(trials=trials, seconds=100)
+    last = replace_workers(start(loose), 3)
+    last.run(trials=18, seconds=100)
+    assert archs_of(last) == wanted
+
+
+def replace_workers(search, workers):
+    search.workers = workers
+    return search
+
+
+def test_networks_trained_further_are_promoted_by_what_they_were_at_the_cut(start, problem):
+    """Old networks with long training must not keep new ones from it."""
+    first = start(problem)
+    first.run(trials=3, seconds=100)
+    second = start(problem)
+    ranking = second.run(trials=12, seconds=100)
+    short = sorted((t for t in second.ledger.trials() if t.fidelity == 2), key=lambda t: t.score, reverse=True)
+    longer = {trial.arch for trial in ranking if trial.fidelity == 6}
+    assert {trial.arch for trial in short[:4]} <= longer
