@@ -248,7 +248,7 @@ def _profile(
         overhead={
             "run_ms": solution.run_ms,
             **{features.slope_name(knot): slope for knot, slope in solution.slopes_ms.items()},
-            "head_ms": _head_ms(threads),
+            "head_ms": head_ms(threads),
             "low_ratio": solution.low_ratio,
             "high_ratio": solution.high_ratio,
             "drift_ratio": drift,
@@ -270,7 +270,7 @@ def _status(rows: Mapping[str, Timing], seen: Mapping[str, int]) -> dict[str, st
     return status
 
 
-def _head_ms(threads: int) -> float:
+def head_ms(threads: int) -> float:
     rng = np.random.default_rng(0)
     shapes = {"z": (1, 128), "total": (5, 128), "count": (5, 1)}
     feeds = {name: rng.uniform(1, 2, shape).astype(np.float32) for name, shape in shapes.items()}

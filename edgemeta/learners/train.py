@@ -24,9 +24,9 @@ class Training:
     """Settings of meta-training. Many ways at once teach a body most per second (Snell 2017, section 3.1)."""
 
     episodes: int = 1000
-    way: int = 20
+    way: int = 30
     shot: int = 1
-    query: int = 2
+    query: int = 1
     lr: float = 5e-3
     clip: float = 5.0  # gradient norm
 

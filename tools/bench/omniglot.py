@@ -3,7 +3,8 @@
     python tools/bench/omniglot.py --learner protonet --arch found tapered conv4-64 --minutes 5 --json out.json
 
 Vinyals split, rotations as classes, trained on `train`, searched on `val`, reported on `test`; never transductive.
-`found` is searched under Conv4-64's own latency on this machine, measured, divided by three.
+`found` is searched under Conv4-64's own latency on this machine, measured, divided by three (of the networks; the
+classification after them is the same for both). Settings were chosen on `val`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from _common import emit, parser
 
 from edgemeta import pipeline
 from edgemeta.data.episode import Pool
-from edgemeta.latency.measure import time_model
+from edgemeta.latency.measure import head_ms, time_model
 from edgemeta.latency.onnx_net import to_onnx
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import evaluate, features
@@ -32,6 +32,8 @@ from edgemeta.types import Arch
 
 TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
 SHARE = 3  # the found net must take at most this part of Conv4-64's time
+TRAINING = Training(way=60)  # past the first minute more ways teach better: 94.2 against 93.5 % at 20w1s on `val`
+RUNGS = (150, 450, 1350, 4050)  # the last is a third of what the final training has: short training favours small nets
 FOUND = "found"
 
 
@@ -41,7 +43,7 @@ def main() -> int:
     options.add_argument("--arch", nargs="+", default=[FOUND, "tapered", "conv4-64"], choices=[FOUND, *LANDMARKS])
     options.add_argument("--minutes", type=float, default=5.0, help="meta-training time per network, on one core")
     options.add_argument("--episodes", type=int, default=1000, help="test episodes per figure")
-    options.add_argument("--trials", type=int, default=36, help="networks the search trains")
+    options.add_argument("--trials", type=int, default=48, help="networks the search trains")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     options.add_argument("--run", type=Path, default=Path("runs/omniglot"), help="run folder of the search")
@@ -70,12 +72,10 @@ def measured(name: str, args) -> dict:
     spec = data_spec(args)
     learner, net = LEARNERS[args.learner](), build(ops)
     slow = learner.init(net, rng=torch.Generator().manual_seed(args.seed))
-    settings, train_pool = Training(), data_pool(spec, "train")
-    episodes = affordable(learner, net, slow, train_pool, settings, 60 * args.minutes)
+    train_pool = data_pool(spec, "train")
+    episodes = affordable(learner, net, slow, train_pool, TRAINING, 60 * args.minutes)
     began = time.perf_counter()
-    slow = train(
-        learner, net, slow, train_pool, replace(settings, episodes=episodes), rng=np.random.default_rng(args.seed)
-    )
+    slow = train(learner, net, slow, train_pool, TRAINING.lasting(episodes), rng=np.random.default_rng(args.seed))
     row |= {"episodes": episodes, "train_s": time.perf_counter() - began}
     test = data_pool(spec, "test")
     z = features(net, slow, test)
@@ -94,8 +94,7 @@ def data_spec(args) -> DataSpec:
 def found(args) -> Arch:
     """The winner of a search under a third of Conv4-64's time, on training and validation classes."""
     space = edge()
-    cap = latency_ms(LANDMARKS["conv4-64"](space)) / SHARE
-    head_ms = 0.0
+    cap = latency_ms(LANDMARKS["conv4-64"](space)) / SHARE + head_ms(threads=1)
     pipeline.search(
         run=args.run,
         seed=args.seed,
@@ -103,9 +102,10 @@ def found(args) -> Arch:
         root=args.data_root / "omniglot",
         cache=args.run / "cache",
         learner=args.learner,
-        latency_ms=cap + head_ms,
+        latency_ms=cap,
         trials=args.trials,
-        rungs=(120, 360, 1080),
+        rungs=RUNGS,
+        eval_episodes=1000,
     )
     note = json.loads((args.run / "search.json").read_text())
     return Arch(space.name, tuple(note["winner"]["picks"]))
