@@ -106,7 +106,7 @@ class Cost:
 
 
 class Timing(NamedTuple):
-    """A repeated measurement."""
+    """A repeated measurement; for an operator, what the timings of whole networks say of it (profiles/README.md)."""
 
     median_ms: float
     iqr_ms: float

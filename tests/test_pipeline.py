@@ -259,18 +259,27 @@ def test_killed_anywhere_it_goes_on(tmp_path):
     flags = [f"--{name.replace('_', '-')}={','.join(map(str, v)) if isinstance(v, tuple) else v}"
              for name, v in settings.items() if name != "progress"]  # fmt: skip
     command = [sys.executable, "-m", "edgemeta.cli", "search", "--trials=6", "--no-progress", *flags]
-    for seconds in (2.5, 4.0, 5.5, 7.0):
+    run = settings["run"]
+    moments = [
+        lambda: run.exists(),
+        lambda: (run / "ledger.sqlite").exists(),
+        lambda: list(run.glob("weights/*.safetensors")),
+        lambda: len(list(run.glob("weights/*-9.safetensors"))) > 0,
+        lambda: list(run.glob(".bundle*")) or (run / "bundle").exists(),
+    ]
+    for moment in moments:
         started = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(seconds)
+        while started.poll() is None and not moment():
+            time.sleep(0.01)
         started.send_signal(signal.SIGKILL)
         started.wait()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert bundle.read(settings["run"] / "bundle").costs.predicted.latency_ms <= CAP_MS
     assert json.loads((settings["run"] / "search.json").read_text())["winner"]
-    assert not list(settings["run"].rglob("*candidate*"))
+    assert not list(run.glob("**/*.tmp"))
     assert not _left(str(tmp_path))
 
 

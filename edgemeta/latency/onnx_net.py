@@ -1,4 +1,4 @@
-"""From operators straight to ONNX: the graph that is timed is the graph that ships."""
+"""From operators straight to ONNX: what is timed is what ships, but for the batch (fixed at 1, or left open)."""
 
 from __future__ import annotations
 

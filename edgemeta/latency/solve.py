@@ -84,7 +84,7 @@ class _Fit(NamedTuple):
     slopes: np.ndarray  # (knots,) ms per MiB
     mean: np.ndarray  # (operators,) ms
     spread: np.ndarray  # (operators,) standard deviation, ms
-    left_out: np.ndarray  # (samples,) prediction of each from all others, ms
+    left_out: np.ndarray  # (samples,) prediction of each from all others, ms; the priors have seen them all
 
 
 def _fit(counts: np.ndarray, times: np.ndarray, beyond: np.ndarray, operators: Sequence[Op]) -> _Fit:

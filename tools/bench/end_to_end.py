@@ -27,24 +27,24 @@ REPEATS = 3
 
 def main() -> int:
     args = parser(__doc__.split("\n")[0])
-    args.add_argument("--latency-ms", type=float, default=0.06, help="the first cap; the second is 0.8 of it")
     args.add_argument("--keep", type=Path, help="run folder to use and keep (default: a temporary one)")
     given = args.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = given.keep or Path(folder) / "run"
         shared = ["--run", str(run), "--cache", str(Path(folder) / "cache")]
-        total_s = timed(["demo", "--latency-ms", str(given.latency_ms), *shared])
+        total_s = timed(["demo", *shared])
+        cap_ms = json.loads((run / "search.json").read_text())["config"]["latency_ms"]
         stages = json.loads((run / "stages.json").read_text())
         rows = [{"stage": name, "seconds": seconds} for name, seconds in stages.items()]
         caps = [broken(path) for path in run.glob("bundle*")]
-        tighter = str(SECOND_CAP * given.latency_ms)
+        tighter = str(SECOND_CAP * cap_ms)
         second_s = timed(
             ["search", "--latency-ms", tighter, "--ram-kib", "128", "--flash-kib", "512", "--trials", "8", *shared]
         )
         caps.append(broken(run / "bundle"))
     rows += [{"stage": "whole demo", "seconds": total_s}, {"stage": "second search", "seconds": second_s}]
     values = {"total_s": total_s, "second_search_s": second_s, "broken_caps": sum(caps)}
-    return emit("end_to_end", values, rows, given.json, {"latency_ms": given.latency_ms}, goals=given.goals)
+    return emit("end_to_end", values, rows, given.json, {"latency_ms": cap_ms}, goals=given.goals)
 
 
 def timed(arguments: list[str]) -> float:
@@ -55,10 +55,11 @@ def timed(arguments: list[str]) -> float:
 
 
 def broken(folder: Path) -> bool:
-    """Whether a bundle, measured again (the best of three), is over the caps in its manifest."""
+    """Whether a bundle, measured again (the median of three), is over the caps in its manifest."""
     costs = bundle.read(folder).costs
-    latency = min(inference_ms(bundle.measure(folder)) for _ in range(REPEATS))
+    latency = sorted(inference_ms(bundle.measure(folder)) for _ in range(REPEATS))[REPEATS // 2]
     over = costs.caps.latency_ms is not None and latency > costs.caps.latency_ms
+    over = over or (costs.caps.ram_kib is not None and (costs.predicted.ram_kib or 0.0) > costs.caps.ram_kib)
     return over or (costs.caps.flash_kib is not None and costs.graph_kib > costs.caps.flash_kib)
 
 
