@@ -19,7 +19,7 @@ def photos(root, classes: int, per_class: int) -> DataSpec:
     ("classes", "per_class", "way", "shot", "says"),
     [
         (3, 6, 3, 1, "3 classes and none for 'train'.*edgemeta enroll"),
-        (16, 2, 5, 1, "needs 2 classes: 0 of 6 classes have 3 images"),
+        (16, 1, 5, 1, "needs 2 classes: 0 of 6 classes have 2 images"),
         (16, 6, 6, 1, "6-way 1-shot .* needs 6 classes"),
         (16, 6, 5, 6, "5-way 6-shot .* lower way, shot or query"),
     ],
