@@ -189,6 +189,15 @@ def test_other_splits_start_cold(road, tmp_path):
     assert _winner(make(configs.Train, road | {"split_seed": 5}), folder, space)[1:] == (None, 0)
 
 
+def test_the_demos_cap_follows_the_device(tmp_path):
+    """Conv4-64 is 9.815 million MACs at 28x28: 9.815 ms on the null device."""
+    from edgemeta.pipeline import _with_cap
+
+    config = make(configs.Demo, {"run": tmp_path, "device": "null"})
+    assert _with_cap(config).latency_ms == pytest.approx(0.45 * 9.815, rel=2e-3)
+    assert _with_cap(make(configs.Demo, {"run": tmp_path, "device": "null", "latency_ms": 3})).latency_ms == 3
+
+
 def test_two_commands_do_not_work_in_one_folder(road):
     code = (
         "from edgemeta.stages.run_folder import RunFolder; from pathlib import Path; import sys, time\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def story(folder: RunFolder) -> Story:
         device=profile.device,
         budget=settings.cap,
         winner=Winner(arch, manifest.learner.name, ops, predicted, _inference(manifest), **costs),
-        trials=(*Ledger(folder.ledger, space, problem.task).trials(), *_infeasible(noted, problem)),
+        trials=(*_trained(folder, problem), *_infeasible(noted, problem)),
         layers=layers(ops, predictor),
         checks=tuple(_checks(noted, profile, predictor, space)),
         scores=tuple(score for path in bundles_of(folder.bundle) for score in _scores(bundles.read(path))),
@@ -226,6 +227,12 @@ def _checks(noted: Mapping[str, Any], profile: Profile, predictor: Predictor, sp
             yield Check(
                 str(arch), "search", predictor.latency(space.ops(arch)), outcome["measured"]["body_ms"]["median_ms"]
             )
+
+
+def _trained(folder: RunFolder, problem: Problem) -> Iterator[Trial]:
+    """Every trained network of the task, with what it costs on this device: some were proposed for another."""
+    for trial in Ledger(folder.ledger, problem.space, problem.task).trials():
+        yield replace(trial, cost=problem.cost(trial.arch))
 
 
 def _infeasible(noted: Mapping[str, Any], problem: Problem) -> Iterator[Trial]:
