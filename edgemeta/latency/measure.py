@@ -89,7 +89,7 @@ def measure_host(
     *,
     seed: int,
     threads: int = 1,
-    nets: int = 800,
+    nets: int = 600,
     seconds: float = 40.0,
     partial: Path | None = None,
     progress: bool = True,

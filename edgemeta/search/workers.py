@@ -21,14 +21,16 @@ from edgemeta.errors import EdgemetaError
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh interpreters. Leaving it by an exception ends its processes at once."""
+    others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_init, initargs=(os.getpid(),)
     )
     try:
         yield executor
     except BaseException as error:
-        for process in list((executor._processes or {}).values()):
-            process.kill()
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.kill()
         executor.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, BrokenProcessPool):
             raise EdgemetaError(
