@@ -110,10 +110,10 @@ def devices(config: configs.Devices) -> str:
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
-    with folder.stage("profile"):
-        profile = assemble.profile_of(config, folder, space)
     with folder.stage("data"):
         assemble.require_data(assemble.data_of(config), config.way, config.shot)
+    with folder.stage("profile"):
+        profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, profile)
     with folder.stage("search"), worker_pool(config.workers) as executor:
         searcher = SEARCHERS[config.searcher](space, seed=config.seed)
@@ -186,7 +186,8 @@ def _write_bundles(
         except Infeasible as error:
             if learner == problem.learner:
                 raise
-            shutil.rmtree(own, ignore_errors=True)
+            if own in summary.bundles_of(target):  # it was under other caps
+                shutil.rmtree(own)
             warnings.warn(f"no bundle for {learner}: {error}", stacklevel=2)
             continue
         if refused:

@@ -1,0 +1,69 @@
+"""From ranked candidates to the bundle that ships, measured on this machine."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edgemeta.errors import Infeasible
+from edgemeta.latency import measure
+from edgemeta.latency.table import predictor
+from edgemeta.learners import LEARNERS
+from edgemeta.lowering import bundle
+from edgemeta.nets.build import build
+from edgemeta.search.jobs import DataSpec, save_weights
+from edgemeta.search.problem import Problem
+from edgemeta.space.presets import tiny as tiny_space
+from edgemeta.stages.candidates import Candidate, first_fitting, inference_ms
+from edgemeta.types import Cost
+from tests.blobs import blob_pool
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return measure.measure_host(tiny_space(), seed=0, nets=4, seconds=3, progress=False)
+
+
+@pytest.fixture
+def problem(tmp_path, tiny, profile):
+    pool = blob_pool(classes=20, seed=0)
+    np.savez(tmp_path / "blobs.npz", x=pool.x.numpy().astype(np.float32), y=np.repeat(np.arange(20), 10))
+    data = DataSpec("npz", str(tmp_path / "blobs.npz"), str(tmp_path), (1, 12, 12), 0)
+    return Problem(tiny, predictor(profile), Cost(), "protonet", data, tmp_path)
+
+
+def candidate(problem, tmp_path, **settings) -> Candidate:
+    """An untrained network as a candidate."""
+    arch = problem.space.arch([settings, settings])
+    slow = LEARNERS["protonet"]().init(build(problem.space.ops(arch)), rng=torch.Generator().manual_seed(0))
+    return Candidate(arch, "protonet", save_weights(tmp_path / f"{arch.picks}.safetensors", slow), 1)
+
+
+def test_a_candidate_over_the_cap_when_measured_gives_way_to_the_next(problem, profile, tmp_path):
+    large = candidate(problem, tmp_path, width=8, depth=2, kind="mb6", kernel=5)
+    small = candidate(problem, tmp_path, width=4, down="stride")
+    probe = tmp_path / "probe"
+    sizes = [first_fitting(probe, [each], problem, profile, measure=True)[0].cost for each in (large, small)]
+    between = replace(problem, cap=Cost(latency_ms=(sizes[0].latency_ms + sizes[1].latency_ms) / 2))
+    outcome, refused = first_fitting(tmp_path / "bundle", [large, small], between, profile, measure=True)
+    manifest = bundle.read(tmp_path / "bundle")
+    assert outcome.candidate == small and [each.candidate for each in refused] == [large]
+    assert inference_ms(manifest.costs.measured.model_dump()) <= between.cap.latency_ms
+    assert not (tmp_path / ".bundle.candidate").exists()
+
+
+def test_nothing_that_fits_leaves_the_old_bundle(problem, profile, tmp_path):
+    small = candidate(problem, tmp_path, width=4)
+    first_fitting(tmp_path / "bundle", [small], problem, profile, measure=False)
+    before = (tmp_path / "bundle" / "manifest.json").read_bytes()
+    impossible = replace(problem, cap=Cost(flash_kib=1.0))
+    with pytest.raises(Infeasible, match="raise --flash-kib"):
+        first_fitting(tmp_path / "bundle", [small], impossible, profile, measure=False)
+    assert (tmp_path / "bundle" / "manifest.json").read_bytes() == before
+
+
+def test_the_manifest_has_the_scale_of_the_data(problem, profile, tmp_path):
+    """Float arrays are taken as they are; only bytes are divided by 255."""
+    first_fitting(tmp_path / "bundle", [candidate(problem, tmp_path)], problem, profile, measure=False)
+    assert bundle.read(tmp_path / "bundle").normalisation.scale == 1.0
