@@ -24,7 +24,7 @@ from edgemeta.latency.measure import head_ms, time_model
 from edgemeta.latency.onnx_net import to_onnx
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import evaluate, features
-from edgemeta.learners.train import Training, episode_loss, train
+from edgemeta.learners.train import Training, train
 from edgemeta.nets.build import build
 from edgemeta.search.jobs import DataSpec, data_pool
 from edgemeta.space.presets import LANDMARKS, edge
@@ -119,16 +119,12 @@ def latency_ms(arch: Arch, repeats: int = 5) -> float:
     return float(np.median([time_model(model, {"x": x}).median_ms for _ in range(repeats)]))
 
 
-def affordable(learner, net, slow, pool: Pool, settings: Training, seconds: float, probe: int = 30) -> int:
-    """Episodes that fit the time, from the pace of a few."""
-    rng = np.random.default_rng(0)
-    slow = {name: value.clone().requires_grad_(not name.startswith("stat.")) for name, value in slow.items()}
-    paces = []
-    for _ in range(probe):
-        began = time.perf_counter()
-        episode_loss(learner, net, slow, pool, settings, rng=rng).backward()
-        paces.append(time.perf_counter() - began)
-    return max(1, int(seconds / (1.05 * float(np.median(paces)))))
+def affordable(learner, net, slow, pool: Pool, settings: Training, seconds: float, probe: int = 60) -> int:
+    """Episodes that fit the time, from the pace of a short training after a warm-up."""
+    train(learner, net, slow, pool, settings.lasting(5), rng=np.random.default_rng(0))
+    began = time.perf_counter()
+    train(learner, net, slow, pool, settings.lasting(probe), rng=np.random.default_rng(0))
+    return max(1, int(seconds / ((time.perf_counter() - began) / probe)))
 
 
 if __name__ == "__main__":
