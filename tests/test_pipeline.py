@@ -261,6 +261,7 @@ def test_the_readme_teaches_the_device(road, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_killed_anywhere_it_goes_on(tmp_path):
     """kill -9 at several moments, then the same command again: one bundle, nothing half-written, no process left."""
     write_blobs(tmp_path)
