@@ -58,15 +58,16 @@ class Search:
         counted: set[Ops] = set()
         own: set[Ops] = set()
         for trial in self.trained():
+            if not self._remember(trial):
+                continue  # longer training of a network that is in one of the sets already
             ops = problem.space.ops(trial.arch)
-            first = self._remember(trial)
             if (trial.device, trial.cap, trial.searcher) == (problem.device, problem.cap, self.name):
                 own.add(ops)
-            elif trial.device != problem.device or problem.cap.fits(trial.cap):
+                continue
+            if trial.device != problem.device or problem.cap.fits(trial.cap):
                 counted.add(ops)
-            if first and ops not in own:
-                self.searcher.tell(trial)
-        missing = trials - len(counted - own)
+            self.searcher.tell(trial)
+        missing = trials - len(counted)
         if len(own) < missing:
             proposals = self._proposals(missing, set(self._known) - own, deadline, starts)
             self._train(0, proposals, f"search ({self.name})", missing)
