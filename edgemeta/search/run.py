@@ -47,7 +47,8 @@ class Search:
 
         Trained networks of the ledger that fit are told to the searcher first. They count as this search's own where
         they were proposed for another device, or under caps at least as loose: those of a tighter search say nothing
-        of what the looser caps allow. `starts` are proposals tried before the searcher's.
+        of what the looser caps allow. Each round of halving is as wide as this search's own networks make it, and open to
+        all. `starts` are proposals tried before the searcher's.
 
         A stopped search proposes the same networks again and finds those it trained in the ledger, so where it was
         stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
@@ -72,7 +73,7 @@ class Search:
             proposals = self._proposals(missing, set(self._known) - own, deadline, starts)
             self._train(0, proposals, f"search ({self.name})", missing)
         for rung in range(1, len(problem.rungs)):
-            keep = max(1, round(trials / ETA**rung))
+            keep = max(1, round(max(missing, len(own)) / ETA**rung))
             top = self._best_at(rung - 1)[:keep]
             todo = [trial.arch for trial in top if self._at(trial.arch, rung) is None]
             self._train(rung, iter(todo), f"top {len(top)} longer", len(todo))
