@@ -47,8 +47,8 @@ class Search:
 
         Trained networks of the ledger that fit are told to the searcher first. They count as this search's own where
         they were proposed for another device, or under caps at least as loose: those of a tighter search say nothing
-        of what the looser caps allow. Each round of halving is as wide as this search's own networks make it, and open to
-        all. `starts` are proposals tried before the searcher's.
+        of what the looser caps allow. Each round of halving is as wide as this search's own networks make it, and open
+        to all. `starts` are proposals tried before the searcher's.
 
         A stopped search proposes the same networks again and finds those it trained in the ledger, so where it was
         stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
