@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,6 +33,8 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         with self._readable("open"):
+            if not path.exists():
+                _lay_out(path)
             self._study = optuna.create_study(
                 storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
             )
@@ -66,6 +70,16 @@ class Ledger:
         """Every recorded trial, oldest first."""
         with self._readable("read"):
             return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
+
+
+def _lay_out(path: Path) -> None:
+    """Create the empty tables under another name first: killed while Optuna writes them, the file cannot be read."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
+        fresh = Path(folder) / path.name
+        storage = optuna.storages.RDBStorage(f"sqlite:///{fresh}")
+        storage.remove_session()
+        storage.engine.dispose()
+        os.replace(fresh, path)
 
 
 def _fields(trial: Trial) -> dict:

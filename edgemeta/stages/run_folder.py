@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ class RunFolder:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _HELD.add(key)
+            self._sweep()
             yield
         except BlockingIOError as error:
             raise EdgemetaError(
@@ -106,6 +108,14 @@ class RunFolder:
         finally:
             _HELD.discard(key)
             os.close(handle)
+
+    def _sweep(self) -> None:
+        """Remove what killed commands were writing; nobody else writes here while this process holds the lock."""
+        for left in (*self.root.glob(".*.tmp"), *self.weights.glob(".*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """What is remembered of a search."""
 
+import subprocess
+import sys
+import time
 from random import Random
 
 import pytest
@@ -7,6 +10,7 @@ from sqlalchemy.event import listen
 
 from edgemeta.errors import EdgemetaError
 from edgemeta.search.ledger import Ledger
+from edgemeta.space.presets import tiny as tiny_space
 from edgemeta.types import Cost, Trial
 
 
@@ -48,3 +52,24 @@ def test_a_full_disk_is_told_as_such(tmp_path, tiny):
     with pytest.raises(EdgemetaError, match="cannot write ledger .* database or disk is full; free space"):
         for seed in range(100):
             ledger.record(some_trial(tiny, seed))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_killed_while_it_is_made_it_is_made_again(tmp_path):
+    """The file appears whole or not at all: killed at any moment of its making, the next one opens it."""
+    path = tmp_path / "ledger.sqlite"
+    code = (
+        "import sys; from pathlib import Path; from edgemeta.space.presets import tiny\n"
+        "from edgemeta.search.ledger import Ledger\n"
+        "print('ready', flush=True); Ledger(Path(sys.argv[1]), tiny(), 'task')"
+    )
+    for milliseconds in (20, 60, 100, 150, 200, 300):
+        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as started:
+            assert started.stdout is not None and started.stdout.readline() == b"ready\n"
+            time.sleep(milliseconds / 1000)
+            started.kill()
+        if path.exists():
+            Ledger(path, tiny_space(), "task")
+        path.unlink(missing_ok=True)
+    assert Ledger(path, tiny_space(), "task").trials() == []

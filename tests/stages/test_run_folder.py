@@ -33,3 +33,13 @@ def test_a_stage_leaves_its_seconds(tmp_path):
     with folder.stage("two"):
         pass
     assert list(json.loads((tmp_path / "stages.json").read_text())) == ["one", "two"]
+
+
+def test_what_a_killed_command_left_is_swept(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    left = [folder.root / ".bundle.x1.tmp", folder.weights / ".a.safetensors.x2.tmp"]
+    left[0].mkdir(parents=True)
+    left[1].parent.mkdir()
+    left[1].write_bytes(b"half")
+    with folder.locked():
+        assert not any(path.exists() for path in left)
