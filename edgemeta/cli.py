@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta import __version__, config
-from edgemeta.errors import EdgemetaError
+from edgemeta.errors import EdgemetaError, flag
 from edgemeta.types import Shape
 
 COMMANDS: dict[str, type] = {
@@ -86,16 +86,16 @@ def _parser(show_choices: bool) -> argparse.ArgumentParser:
 def _add(parser: argparse.ArgumentParser, setting: Field, type_: Any, show_choices: bool) -> None:
     """One flag; what the user leaves out is not in the result, so a TOML file can set it."""
     options: dict[str, Any] = {"help": _help(setting, show_choices), "default": argparse.SUPPRESS}
-    flag = "--" + setting.name.replace("_", "-")
+    name = flag(setting.name)
     if type_ is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(type_) is tuple:
-        parser.add_argument(flag, type=lambda text: tuple(re.split("[,x]" if type_ == Shape else ",", text)),
+        parser.add_argument(name, type=lambda text: tuple(re.split("[,x]" if type_ == Shape else ",", text)),
                             metavar="A,B,...", **options)  # fmt: skip
     elif typing.get_origin(type_) is typing.Literal:
-        parser.add_argument(flag, choices=typing.get_args(type_), **options)
+        parser.add_argument(name, choices=typing.get_args(type_), **options)
     else:
-        parser.add_argument(flag, metavar=_metavar(type_), **options)
+        parser.add_argument(name, metavar=_metavar(type_), **options)
 
 
 def _help(setting: Field, show_choices: bool) -> str:

@@ -32,6 +32,11 @@ class Diverged(EdgemetaError):
     """A training whose loss stopped being a number; a search marks the trial as failed and goes on."""
 
 
+def flag(setting: str) -> str:
+    """The command-line flag of a setting."""
+    return "--" + setting.replace("_", "-")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name closest to a mistyped one, as an advice: `did you mean 'random'?`."""
     known = sorted(map(str, known))

@@ -27,7 +27,6 @@ from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.data.episode import pool
 from edgemeta.errors import Infeasible
-from edgemeta.files import write_json
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.cost import cost
 from edgemeta.latency.table import predictor as predictor_for
@@ -46,7 +45,7 @@ from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, device_side, summary
-from edgemeta.stages.candidates import first_fitting, trial_candidate
+from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
@@ -122,7 +121,7 @@ def search(config: configs.Search) -> str:
         ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(space))
     here = config.device == assemble.HOST
     with folder.stage("bundle"):
-        candidates = [trial_candidate(trial, problem) for trial in ranking]
+        candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
         winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
         noted = summary.search_note(config, profile, ranking, winner, refused, found.infeasible)
         folder.note("search", noted)
@@ -144,11 +143,9 @@ def train(config: configs.Train) -> str:
     }
     assemble.require_data(assemble.data_of(config), config.way, config.shot)
     with folder.stage("train"), worker_pool(config.workers) as executor:
-        missing = {name: job for name, job in jobs.items() if not _is_trained(Path(job.weights))}
-        running = {name: executor.submit(run_job, job) for name, job in missing.items()}
-        for name, future in running.items():
-            score = future.result().score
-            write_json(Path(jobs[name].weights).with_suffix(".json"), {"score": score.mean, "ci95": score.ci95})
+        missing = [job for job in jobs.values() if not Path(job.weights).exists()]
+        for future in [executor.submit(run_job, job) for job in missing]:
+            future.result()
         tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
         bar = tqdm(tests, desc="test", unit="learner", disable=not config.progress)
         rows = [row for future in bar for row in future.result()]
@@ -306,10 +303,6 @@ def _train_job(
         title=f"train {learner}" if config.progress else "",
         row=row,
     )
-
-
-def _is_trained(weights: Path) -> bool:
-    return weights.exists() and weights.with_suffix(".json").exists()
 
 
 def _test_job(config: configs.Train, job: Job) -> TestJob:

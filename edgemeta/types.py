@@ -87,7 +87,11 @@ class Cost:
 
     def fits(self, cap: Cost) -> bool:
         """True where no field passes the cap's."""
-        return all(getattr(self, f.name) <= getattr(cap, f.name) for f in fields(self))
+        return not self.over(cap)
+
+    def over(self, cap: Cost) -> tuple[str, ...]:
+        """Names of the fields that pass the cap's."""
+        return tuple(f.name for f in fields(self) if not getattr(self, f.name) <= getattr(cap, f.name))
 
     def to_json(self) -> dict[str, float | None]:
         """JSON has no infinity: None stands for it."""

@@ -107,7 +107,7 @@ def test_readme_commands_are_understood(command):
     """Every flag of the README exists, with a value of the right type."""
     flags = vars(_parser(show_choices=False).parse_args(shlex.split(command)[1:]))
     name, _ = flags.pop("command"), flags.pop("config")
-    make(COMMANDS[name], flags)
+    assert isinstance(make(COMMANDS[name], flags), COMMANDS[name])
 
 
 def test_devices_are_listed(capsys):

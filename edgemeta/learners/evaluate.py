@@ -31,10 +31,15 @@ def features(net: Net, slow: Params, pool: Pool, *, chunk: int = 256) -> Tensor:
     return torch.cat([net.body(slow, pool.images(part)) for part in np.split(positions, positions[chunk::chunk])])
 
 
+def images_each(pool: Pool, way: int) -> int:
+    """Images that at least `way` classes of the pool have, or all of its classes where they are fewer."""
+    sizes = sorted((len(positions) for positions in pool.by_class), reverse=True)
+    return sizes[min(way, len(sizes)) - 1]
+
+
 def queries(pool: Pool, way: int, shot: int, *, most: int = 10) -> int:
     """Queries per class that at least `way` classes of the pool have images for, beside `shot`; at least 1."""
-    sizes = sorted((len(positions) for positions in pool.by_class), reverse=True)
-    return max(1, min(most, sizes[min(way, len(sizes)) - 1] - shot))
+    return max(1, min(most, images_each(pool, way) - shot))
 
 
 def evaluate(

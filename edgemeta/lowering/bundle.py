@@ -9,7 +9,7 @@ import datetime
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,17 +110,13 @@ def lower(net: Net, slow: Params, learner: Learner) -> Graphs:
     }
 
 
-def head_kib(learner: str) -> Callable[[int], float]:
-    """KiB on disk of a learner's adapt and classify graphs, as a function of the number of features."""
-
-    @lru_cache(maxsize=64)
-    def of(dim: int) -> float:
-        made = LEARNERS[learner]()
-        net = build((Op("conv", (1, 1, 1), (dim, 1, 1)),))
-        graphs = lower(net, made.init(net, rng=torch.Generator().manual_seed(0)), made)
-        return sum(len(graphs[name].SerializeToString()) for name in ("adapt", "classify")) / KIB
-
-    return of
+@lru_cache(maxsize=64)
+def head_kib(learner: str, dim: int) -> float:
+    """KiB on disk of a learner's adapt and classify graphs on `dim` features."""
+    made = LEARNERS[learner]()
+    net = build((Op("conv", (1, 1, 1), (dim, 1, 1)),))
+    graphs = lower(net, made.init(net, rng=torch.Generator().manual_seed(0)), made)
+    return sum(len(graphs[name].SerializeToString()) for name in ("adapt", "classify")) / KIB
 
 
 def verify(graphs: Graphs, net: Net, slow: Params, learner: Learner, *, seed: int) -> dict[str, Any]:
@@ -234,9 +230,9 @@ def _versions() -> dict[str, str]:
 def _costs(predicted: Cost, cap: Cost, contents: Mapping[str, bytes]) -> dict[str, Any]:
     graph_bytes = sum(len(data) for name, data in contents.items() if name.endswith(".onnx"))
     return {
-        "predicted": manifest.Caps.of(predicted).model_dump(),
-        "caps": manifest.Caps.of(cap).model_dump(),
-        "graph_kib": graph_bytes / 1024,
+        "predicted": predicted.to_json(),
+        "caps": cap.to_json(),
+        "graph_kib": graph_bytes / KIB,
     }
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
-
-from edgemeta.types import Cost
 
 FORMAT = "edgemeta-bundle"
 VERSION = 1
@@ -93,10 +90,6 @@ class Caps(Record):
     ram_kib: float | None = Field(default=None, ge=0)
     flash_kib: float | None = Field(default=None, ge=0)
 
-    @staticmethod
-    def of(cost: Cost) -> Caps:
-        return Caps(**{name: value if math.isfinite(value) else None for name, value in vars(cost).items()})
-
 
 class Costs(Record):
     predicted: Caps = Caps()
@@ -112,7 +105,7 @@ class LearnerInfo(Record):
 
 
 class Checked(Record):
-    """Largest difference between torch and ONNX Runtime on fresh data, as a share of max(1, largest value)."""
+    """Largest difference between torch and ONNX Runtime on fresh data, as `check` has it."""
 
     seed: int
     tolerance: float

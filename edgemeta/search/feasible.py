@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from random import Random
 from typing import Any
 
-from edgemeta.errors import Infeasible
+from edgemeta.errors import Infeasible, flag
 from edgemeta.space.moves import mutate, neighbours
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Cost
@@ -18,8 +17,8 @@ CostOf = Callable[[Arch], Cost]
 
 def violation(cost: Cost, cap: Cost) -> float:
     """Sum over the fields of log(cost / cap) where it is positive; 0 exactly where `cost.fits(cap)`."""
-    pairs = ((getattr(cost, field.name), getattr(cap, field.name)) for field in fields(cap))
-    return sum(math.log(value / limit) if limit > 0 else math.inf for value, limit in pairs if value > limit)
+    pairs = ((getattr(cost, name), getattr(cap, name)) for name in cost.over(cap))
+    return sum(math.log(value / limit) if limit > 0 else math.inf for value, limit in pairs)
 
 
 def repair(arch: Arch, space: Space, cost_of: CostOf, cap: Cost, *, rng: Random, tries: int = 100) -> Arch | None:
@@ -67,16 +66,14 @@ def _one_field(cost_of: CostOf, name: str) -> Callable[[Arch], float]:
 
 
 def _advice(space: Space, cost_of: CostOf, cap: Cost, best: Arch, start: Arch) -> str:
-    least, cost, flags = [], cost_of(best), []
-    for field in fields(cap):
-        limit = getattr(cap, field.name)
-        if getattr(cost, field.name) > limit:
-            extreme = descend(start, space, _one_field(cost_of, field.name))
-            name, unit = field.name.rsplit("_", 1)
-            unit = unit.replace("kib", "KiB")
-            least.append(f"{name} {getattr(cost_of(extreme), field.name):.4g} {unit} > {limit:.4g} {unit}")
-            flags.append(f"--{field.name.replace('_', '-')}")
+    least, cost = [], cost_of(best)
+    over = cost.over(cap)
+    for name in over:
+        extreme = descend(start, space, _one_field(cost_of, name))
+        kind, unit = name.rsplit("_", 1)
+        unit = unit.replace("kib", "KiB")
+        least.append(f"{kind} {getattr(cost_of(extreme), name):.4g} {unit} > {getattr(cap, name):.4g} {unit}")
     return (
         f"no architecture of {space.name} fits {cap}: the least found is {', '.join(least)}; "
-        f"nearest under all caps together: {cost}; raise {' or '.join(flags)}"
+        f"nearest under all caps together: {cost}; raise {' or '.join(map(flag, over))}"
     )

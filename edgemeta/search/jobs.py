@@ -21,7 +21,7 @@ from edgemeta.data.sources import load
 from edgemeta.errors import EdgemetaError
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
-from edgemeta.learners.evaluate import Score, evaluate, features, queries
+from edgemeta.learners.evaluate import Score, evaluate, features, images_each, queries
 from edgemeta.learners.train import Training, train
 from edgemeta.nets.build import build
 from edgemeta.search.workers import stop_orphan
@@ -163,8 +163,7 @@ def run_test(job: TestJob) -> list[dict]:
         judge = data_pool(spec, split)
         z = features(net, slow, judge)
         way = min(job.way, len(judge.by_class))
-        most = sorted(len(positions) for positions in judge.by_class)[-way]
-        for shot in (shot for shot in job.shots if shot < most):
+        for shot in (shot for shot in job.shots if shot < images_each(judge, way)):
             rng = np.random.default_rng([job.seed, shot])
             query = queries(judge, way, shot)
             asked = {"way": way, "shot": shot, "query": query, "episodes": job.episodes}

@@ -95,7 +95,7 @@ class Search:
 
     def _at(self, arch: Arch, rung: int) -> Trial | None:
         """The trial of a network at a rung, or past it where the rungs were others then."""
-        of_network = self._known[self.problem.space.ops(arch)]
+        of_network = self._known.get(self.problem.space.ops(arch), {})
         reached = [fidelity for fidelity in of_network if fidelity >= self.problem.rungs[rung]]
         return of_network[min(reached)] if reached else None
 
@@ -137,8 +137,7 @@ class Search:
         running: deque[tuple[Arch, Future[Result] | None]] = deque()
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
-                known = self.problem.space.ops(arch) in self._known and self._at(arch, rung)
-                job = None if known else self.executor.submit(run_job, self.problem.job(arch, rung))
+                job = None if self._at(arch, rung) else self.executor.submit(run_job, self.problem.job(arch, rung))
                 running.append((arch, job))
                 if len(running) >= max(LOOKAHEAD, self.workers):
                     self._finish(rung, *running.popleft(), bar)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,17 +74,16 @@ def host_profile(
 ) -> Profile:
     """The profile in the run folder, measured where there is none of this machine and runtime, or `again`."""
     path = folder.profile(space.name)
-    if not again and path.exists():
+    if path.exists() and not again:
         kept = profiles.load(path)
         if kept.cpu == machine.cpu() and kept.versions == measure.versions():
             return kept
-        threads, again = kept.threads, True
-    if again or not path.exists():
-        partial = path.with_suffix(".partial.json")
-        made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=partial, progress=progress)
-        profiles.save(made, path)
-        partial.unlink(missing_ok=True)
-    return profiles.load(path)
+        threads = kept.threads
+    resumable = path.with_suffix(".partial.json")
+    made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=resumable, progress=progress)
+    profiles.save(made, path)
+    resumable.unlink(missing_ok=True)
+    return made
 
 
 def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
@@ -135,7 +135,7 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile:
         weights=folder.weights,
         device=profile.device,
         fingerprint=fingerprint(data),
-        head_kib=head_kib(config.learner),
+        head_kib=partial(head_kib, config.learner),
         way=config.way,
         shot=config.shot,
         rungs=config.rungs,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgemeta.errors import Infeasible
+from edgemeta.errors import Infeasible, flag
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
 from edgemeta.search.feasible import violation
 from edgemeta.search.jobs import load_data, load_weights
 from edgemeta.search.problem import Problem
-from edgemeta.types import Arch, Cost, Profile, Trial
+from edgemeta.types import Arch, Cost, Profile
 
 RETRIES = 2  # a busy moment must not cost a candidate its place
 
@@ -31,9 +31,9 @@ class Candidate:
     tests: tuple[Mapping[str, Any], ...] = ()  # test accuracies, for the manifest
 
 
-def trial_candidate(trial: Trial, problem: Problem) -> Candidate:
-    """A trained trial with the weights it left."""
-    return Candidate(trial.arch, problem.learner, problem.weights_of(trial.arch, trial.fidelity), trial.fidelity)
+def searched(arch: Arch, fidelity: int, problem: Problem) -> Candidate:
+    """A network as the search trained it, with the weights that this left."""
+    return Candidate(arch, problem.learner, problem.weights_of(arch, fidelity), fidelity)
 
 
 class Outcome(NamedTuple):
@@ -109,8 +109,8 @@ def _advice(refused: Sequence[Outcome], problem: Problem) -> str:
     nearest = min(refused, key=lambda outcome: violation(outcome.cost, problem.cap), default=None)
     if nearest is None:
         return f"no network under {problem.cap} is trained; raise --trials or --seconds"
-    over = [f.name for f in fields(Cost) if getattr(nearest.cost, f.name) > getattr(problem.cap, f.name)]
-    flags = " or ".join(f"--{name.replace('_', '-')}" for name in over)
+    over = nearest.cost.over(problem.cap)
+    flags = " or ".join(map(flag, over))
     quiet = ", or profile again on a quiet machine" if nearest.measured and "latency_ms" in over else ""
     return (
         f"{len(refused)} candidates became bundles, none fits {problem.cap}; the nearest takes {nearest.cost}; "

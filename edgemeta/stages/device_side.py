@@ -21,9 +21,8 @@ from edgemeta.errors import BadBundle, EdgemetaError
 from edgemeta.files import resource
 from edgemeta.learners.evaluate import queries
 from edgemeta.learners.train import adapt, support_of
+from edgemeta.lowering.bundle import RUNTIME
 from edgemeta.types import Episode
-
-RUNTIME = "edgemeta_device.py"
 
 
 def runtime(folder: Path | None = None) -> ModuleType:

@@ -23,10 +23,11 @@ from edgemeta.search.jobs import load_data
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.stages import assemble
-from edgemeta.stages.candidates import Candidate, Outcome, inference_ms
+from edgemeta.stages.candidates import Candidate, Outcome, inference_ms, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
 
+TIMINGS = ("body_ms", "classify_ms", "adapt_ms")  # of a bundle, in the order of a query, then of learning
 SHOWN = 300  # infeasible proposals kept for the picture
 
 
@@ -72,22 +73,16 @@ def export_lines(
     noted: Mapping[str, Any], trained: Mapping[str, Any] | None, problem: Problem
 ) -> Iterator[list[Candidate]]:
     """For each learner the candidates in order: the trained winner, then what the search ranked below it."""
-    fallback = [ranked(entry, problem) for entry in noted["ranking"]]
+    name = problem.space.name
+    fallback = [searched(Arch(name, tuple(entry["picks"])), entry["fidelity"], problem) for entry in noted["ranking"]]
     weights = trained["weights"] if trained else {}
-    for learner in [problem.learner, *(name for name in weights if name != problem.learner)]:
+    for learner in [problem.learner, *(other for other in weights if other != problem.learner)]:
         line = []
         if trained and learner in weights:
-            arch = Arch(problem.space.name, tuple(trained["picks"]))
+            arch = Arch(name, tuple(trained["picks"]))
             tests = tuple(row for row in trained["tests"] if row["learner"] == learner)
             line = [Candidate(arch, learner, problem.weights / Path(weights[learner]).name, trained["episodes"], tests)]
         yield line + [candidate for candidate in fallback if candidate.learner == learner]
-
-
-def ranked(entry: Mapping[str, Any], problem: Problem) -> Candidate:
-    """A trial of the search's ranking as a candidate, with the weights it left."""
-    arch = Arch(problem.space.name, tuple(entry["picks"]))
-    weights = problem.weights_of(arch, entry["fidelity"])
-    return Candidate(arch, problem.learner, weights, entry["fidelity"])
 
 
 def sibling(target: Path, learner: str) -> Path:
@@ -156,7 +151,7 @@ def bundles_text(target: Path) -> str:
             "flash_kib": manifest.costs.graph_kib,
         }
         if measured:
-            row |= {name: getattr(measured, name).median_ms for name in ("body_ms", "classify_ms", "adapt_ms")}
+            row |= {name: getattr(measured, name).median_ms for name in TIMINGS}
         rows.append(row)
     return table(rows)
 
@@ -170,7 +165,7 @@ def devices_table(found: Mapping[str, Profile]) -> str:
 
 def bench_table(manifest: Manifest, measured: Mapping[str, Any]) -> str:
     noted, rows = manifest.costs.measured, []
-    for name in ("body_ms", "classify_ms", "adapt_ms"):
+    for name in TIMINGS:
         now = measured[name]
         row = {"graph": name.removesuffix("_ms"), "here_ms": now["median_ms"], "iqr_ms": now["iqr_ms"]}
         rows.append(row | {"manifest_ms": getattr(noted, name).median_ms if noted else None})

@@ -325,7 +325,7 @@ def test_flipped_bytes_of_a_state_never_escape(taught, runtime, tmp_path):
 
 
 def test_python_3_9_reads_it(folder):
-    ast.parse((folder / "edgemeta_device.py").read_text(), feature_version=(3, 9))
+    assert ast.parse((folder / "edgemeta_device.py").read_text(), feature_version=(3, 9)).body
 
 
 def run(*arguments):

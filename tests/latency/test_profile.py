@@ -130,7 +130,7 @@ def test_the_same_runtime_version_is_silent(host, tmp_path):
     path = profile.save(host, tmp_path / "same.json")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        profile.load(path)
+        assert profile.load(path) == host
 
 
 def test_save_refuses_what_load_would(host, tmp_path):

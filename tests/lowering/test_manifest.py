@@ -10,7 +10,7 @@ from edgemeta.types import Cost
 
 
 def test_caps_keep_what_is_finite():
-    assert Caps.of(Cost(latency_ms=1.5)) == Caps(latency_ms=1.5, ram_kib=None, flash_kib=None)
+    assert Caps.model_validate(Cost(latency_ms=1.5).to_json()) == Caps(latency_ms=1.5, ram_kib=None, flash_kib=None)
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])

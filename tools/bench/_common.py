@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from edgemeta.errors import BadConfig
 from edgemeta.files import write_json
+from edgemeta.latency.machine import cpu
 from edgemeta.report.tables import table
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
@@ -105,20 +106,10 @@ def circumstances() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain")),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}},
-        "cpu": cpu_model(),
+        "cpu": cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": {setting: os.environ.get(setting, "unset") for setting in THREAD_SETTINGS},
     }
-
-
-def cpu_model() -> str:
-    """The processor's name as the kernel gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _summary(values: Mapping[str, float], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
