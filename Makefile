@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-DEBIAN_PACKAGES := chromium
+# openssh-server: a test profiles this machine over ssh, with a server, a port and keys of its own.
+DEBIAN_PACKAGES := chromium openssh-client openssh-server$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
+WEB := $(HOME)/.cache/edgemeta/web
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint bench wheel clean system-deps
+.PHONY: help .venv demo test lint bench wheel web clean system-deps
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,11 +43,18 @@ bench: $(STAMP)  ## every benchmark, JSON into runs/bench (GOALS=file.json compa
 wheel: $(STAMP)  ## build dist/edgemeta-*.whl
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
+# Its timings are those of browsers. Without it the checks that need it skip with a reason, so nothing here is fatal.
+web:  ## onnxruntime-web for profiles under Node, into ~/.cache/edgemeta/web
+	@if ! command -v npm >/dev/null 2>&1; then echo "onnxruntime-web: no npm here; going on without"; \
+	else mkdir -p "$(WEB)" && cp export/web/package.json "$(WEB)" \
+	  && npm install --prefix "$(WEB)" --no-audit --no-fund --no-package-lock --ignore-scripts \
+	  || echo "onnxruntime-web: could not install, going on without"; fi
+
 clean:  ## remove what the targets above made, .venv included; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find edgemeta export tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Some checks drive a browser; without these packages they skip with a reason, so nothing here is fatal.
+# Some checks drive a browser or an ssh server; without these packages they skip with a reason, so nothing here is fatal.
 system-deps:  ## Debian packages that a few checks use (root only; says so and goes on otherwise)
 	@missing=; for package in $(DEBIAN_PACKAGES); do \
 	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from edgemeta.types import Shape
 
 COMMANDS: dict[str, type] = {
     "profile": config.Profile,
+    "import": config.Import,
     "devices": config.Devices,
     "search": config.Search,
     "train": config.Train,
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     parser = _parser(show_choices=bool({"-h", "--help"} & set(argv)))  # the registries import torch: seconds
-    flags = vars(parser.parse_args(argv))
+    flags = vars(parser.parse_args(joined(argv)))
     command, toml = flags.pop("command"), flags.pop("config", None)
     if command is None:
         parser.print_help()
@@ -63,8 +65,13 @@ def _run(argv: list[str]) -> int:
     config.make(COMMANDS[command], settings)  # a mistake is told at once:
     from edgemeta import pipeline  # torch and its friends take seconds
 
-    print(getattr(pipeline, command)(**settings))
+    print(getattr(pipeline, f"{command}_" if keyword.iskeyword(command) else command)(**settings))
     return 0
+
+
+def joined(argv: list[str]) -> list[str]:
+    """`profile import` is a command of its own."""
+    return argv[1:] if argv[:2] == ["profile", "import"] else argv
 
 
 def _parser(show_choices: bool) -> argparse.ArgumentParser:
@@ -85,9 +92,11 @@ def _parser(show_choices: bool) -> argparse.ArgumentParser:
 
 def _add(parser: argparse.ArgumentParser, setting: Field, type_: Any, show_choices: bool) -> None:
     """One flag; what the user leaves out is not in the result, so a TOML file can set it."""
-    options: dict[str, Any] = {"help": _help(setting, show_choices), "default": argparse.SUPPRESS}
+    options: dict[str, Any] = {"help": _help(setting, show_choices), "default": argparse.SUPPRESS, "dest": setting.name}
     name = flag(setting.name)
-    if type_ is bool:
+    if setting.metadata.get("positional"):
+        parser.add_argument(nargs="?", metavar=setting.name.upper(), **options)
+    elif type_ is bool:
         parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(type_) is tuple:
         parser.add_argument(name, type=lambda text: tuple(re.split("[,x]" if type_ == Shape else ",", text)),

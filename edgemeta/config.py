@@ -18,13 +18,18 @@ from edgemeta.types import Cost, Shape
 T = TypeVar("T")
 SEEDS = 2**63  # torch, numpy and random all take what is below
 MOST_AT_ONCE = 256  # threads or processes
+LONGEST_S = 3600.0  # a machine an hour later is another machine
 SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
 
-def setting(default: Any, help: str, *, unit: str = "", registry: str = "") -> Any:
-    """A dataclass field with what `--help` shows; `registry` is where its choices stand, as "module:NAME"."""
-    return field(default=default, metadata={"help": help, "unit": unit, "registry": registry})
+def setting(default: Any, help: str, *, unit: str = "", registry: str = "", positional: bool = False) -> Any:
+    """A dataclass field with what `--help` shows; `registry` is where its choices stand, as "module:NAME".
+
+    A `positional` one is given without a flag.
+    """
+    shown = {"help": help, "unit": unit, "registry": registry, "positional": positional}
+    return field(default=default, metadata=shown)
 
 
 def default_cache() -> Path:
@@ -43,13 +48,35 @@ class Common:
 
 @dataclass(frozen=True, config=_FROZEN)
 class Profile(Common):
-    """Time this machine's operators with ONNX Runtime and write its profile."""
+    """Time a device, this machine or another one, and write its profile."""
 
     space: str = setting("edge", "search space whose operators are timed", registry=SPACES)
     in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
     threads: int = setting(1, "ONNX Runtime threads")
+    precision: Literal["fp32", "int8"] = setting("fp32", "numbers the networks are timed in")
+    runtime: Literal["onnxruntime", "onnxruntime-web"] = setting("onnxruntime", "what runs them; web: wasm under Node")
     nets: int = setting(600, "random networks timed, beside those that cover every operator")
-    out: Path | None = setting(None, "where the profile goes (default: RUN/profile.json)")
+    timings: int | None = setting(None, "time this many networks alone, well chosen: for a device timed by hand")
+    seconds: float = setting(40.0, "stop timing after this time", unit="s")
+    ssh: str | None = setting(None, "time the device that `ssh NAME` reaches, with its own Python")
+    remote_python: str = setting("python3", "Python of that device; it needs numpy and onnxruntime")
+    kit: Path | None = setting(None, "write what is to be timed to this folder, to carry by hand, and stop")
+    from_: Path | None = setting(None, "timings.json that came back from the device; --kit names the folder it timed")
+    out: Path | None = setting(None, "where the profile goes (default: into RUN)")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Import:
+    """Make a device profile of a public latency table, or of timings taken by hand: `edgemeta profile import`."""
+
+    file: Path | None = setting(None, "the table, .npz, or for `timings` CSV or JSON", positional=True)
+    format: str = setting("", "layout of the file", registry="edgemeta.stages.imports:FORMATS")
+    device: str = setting("", "device of the table (left out: lists them), or for `timings` a name for yours")
+    space: str = setting("edge", "for `timings`: space of the architectures", registry="edgemeta.stages.imports:SPACES")
+    in_shape: Shape = setting((1, 28, 28), "for `timings`: one input example: channels,height,width", unit="pixels")
+    threads: int = setting(1, "for `timings`: threads that were used")
+    precision: Literal["fp32", "int8"] = setting("fp32", "for `timings`: numbers that were used")
+    out: Path | None = setting(None, "where the profile goes (default: DEVICE.json)")
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -76,6 +103,9 @@ class Search(Task):
     latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
     ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
+    energy_mj: float = setting(
+        math.inf, "cap on the energy of one inference, where the device's is measured", unit="mJ"
+    )
     searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:SEARCHERS")
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
     rungs: tuple[int, ...] = setting((100, 300, 900), "training episodes of the rounds of successive halving")
@@ -84,7 +114,7 @@ class Search(Task):
 
     @property
     def cap(self) -> Cost:
-        return Cost(self.latency_ms, self.ram_kib, self.flash_kib)
+        return Cost(self.latency_ms, self.ram_kib, self.flash_kib, self.energy_mj)
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -182,7 +212,23 @@ def make(config: type[T], settings: Mapping[str, Any]) -> T:
         name = ".".join(str(part) for part in first["loc"])
         raise BadConfig(f"setting {name} = {first['input']!r}: {first['msg'].lower()}; see --help") from error
     _in_range(made)
+    if isinstance(made, Profile):
+        _one_way(made)
     return made
+
+
+def _one_way(config: Profile) -> None:
+    """A device is timed here, over ssh, or by hand."""
+    if config.from_ and not config.kit:
+        raise BadConfig("--from needs --kit: the folder whose networks were timed")
+    if config.ssh and config.kit:
+        raise BadConfig("--ssh carries the kit there and back by itself; leave --kit out, or --ssh to carry it by hand")
+    if config.ssh and config.runtime != "onnxruntime":
+        raise BadConfig(f"over --ssh only onnxruntime is timed, not {config.runtime}; carry the kit by hand with --kit")
+    if config.seconds > LONGEST_S:
+        raise BadConfig(
+            f"setting seconds = {config.seconds!r}: should be at most {LONGEST_S:g}; speeds change meanwhile"
+        )
 
 
 def _in_range(config: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgemeta.types import Arch, Op, Shape, Trial
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Params = dict[str, "Tensor"]  # trained by the outer loop; names starting with "stat." are running statistics
@@ -65,12 +66,23 @@ class Latency(NamedTuple):
     high_ms: float
 
 
+class Additive(NamedTuple):
+    """A predictor as sums over operators, and what becomes of them: what lets `latency.batch` look stages up."""
+
+    sums: Callable[[Sequence[Sequence[Op]]], np.ndarray]  # networks -> (networks, terms), adding up over stages
+    latency_ms: Callable[[np.ndarray], np.ndarray]  # (networks, terms) -> (networks,)
+
+
 class Predictor(Protocol):
     """Latency of a whole network: it sees all operators at once, because latency need not add up."""
 
     head_ms: float  # of one classification of 5 ways, after the network; 0 where the device has none timed
+    per_ms_mj: float | None  # energy per ms of inference; None where it was not measured
+    precision: str  # "fp32" or "int8", of the networks that were timed
 
     def latency(self, ops: Sequence[Op]) -> Latency: ...
+
+    def additive(self, space: Any) -> Additive: ...
 
 
 Factory = Mapping[str, Callable]  # a registry: name -> maker; the CLI, the tests and the docs all read it

@@ -34,7 +34,7 @@ class Diverged(EdgemetaError):
 
 def flag(setting: str) -> str:
     """The command-line flag of a setting."""
-    return "--" + setting.replace("_", "-")
+    return "--" + setting.rstrip("_").replace("_", "-")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

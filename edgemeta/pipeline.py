@@ -44,7 +44,7 @@ from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, summary
+from edgemeta.stages import assemble, device_side, imports, profiling, summary
 from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
@@ -83,20 +83,19 @@ def command(config_type: type, *, goes_on: type | None = None, locks: bool = Fal
 
 @command(configs.Profile, locks=True)
 def profile(config: configs.Profile) -> str:
-    """Time this machine; the profile lands in the run folder, where `search` finds it."""
-    folder, space = RunFolder(config.run), assemble.space_of(config)
+    """Time this machine, or another one; this machine's lands in the run folder, where `search` finds it."""
+    if config.kit and not config.from_:
+        return profiling.write_kit(config)
+    folder = RunFolder(config.run)
     with folder.stage("profile"):
-        measured = assemble.host_profile(
-            folder,
-            space,
-            seed=config.seed,
-            threads=config.threads,
-            nets=config.nets,
-            progress=config.progress,
-            again=True,  # whoever asks for it has a reason
-        )
-    path = profiles.save(measured, config.out) if config.out else folder.profile(space.name)
-    return f"{measured.device}: {len(measured.ops)} operators, {len(measured.nets)} networks -> {path}"
+        measured, path = profiling.profiled(config, folder)
+    return profiling.text(measured, path)
+
+
+@command(configs.Import)
+def import_(config: configs.Import) -> str:
+    """A profile of a public latency table, or of timings taken by hand."""
+    return imports.run(config)
 
 
 @command(configs.Devices)

@@ -24,7 +24,7 @@ class Op:
     The list is in topological order, so a reader needs no graph library to walk it.
     """
 
-    kind: str  # "conv", "maxpool", "add" or "gap" (global average pool)
+    kind: str  # "conv", "maxpool", "add" or "gap" (global average pool); in published spaces others of `Tape` too
     in_shape: Shape
     out_shape: Shape
     kernel: int = 1
@@ -84,6 +84,7 @@ class Cost:
     latency_ms: float = math.inf
     ram_kib: float = math.inf  # peak of live activations
     flash_kib: float = math.inf  # weights and graphs on disk
+    energy_mj: float = math.inf  # as a cost, inf: not measured, so it meets no cap
 
     def fits(self, cap: Cost) -> bool:
         """True where no field passes the cap's."""
@@ -102,10 +103,9 @@ class Cost:
         return cls(**{name: math.inf if value is None else value for name, value in fields.items()})
 
     def __str__(self) -> str:
-        named = ((f.name.rsplit("_", 1), getattr(self, f.name)) for f in fields(self))
-        shown = [
-            f"{name} {value:.4g} {unit.replace('kib', 'KiB')}" for (name, unit), value in named if value < math.inf
-        ]
+        named = ((*f.name.rsplit("_", 1), getattr(self, f.name)) for f in fields(self))
+        units = {"ms": "ms", "kib": "KiB", "mj": "mJ"}
+        shown = [f"{name} {value:.4g} {units[unit]}" for name, unit, value in named if value < math.inf]
         return ", ".join(shown) or "no cap"
 
 
@@ -140,10 +140,14 @@ class Profile:
     cpu: str
     governor: str  # the CPU frequency governor, "unknown" where the kernel shows none
     synthetic: bool
-    overhead: Mapping[str, float]  # calibrated constants, names ending in _ms or _ratio
+    overhead: Mapping[str, float]  # calibrated constants, names ending in _ms, _mj or _ratio
     ops: Mapping[str, Timing]  # Op.key -> timing
     nets: tuple[NetTiming, ...] = ()
     status: Mapping[str, str] = field(default_factory=dict)  # Op.key -> why a row is not "ok"
+    affinity: tuple[int, ...] = ()  # cores the timings were pinned to or allowed on; () where the system does not tell
+    drift: tuple[tuple[float, float], ...] = ()  # (seconds since the start, ms of the reference network), in time order
+    doubts: tuple[str, ...] = ()  # what speaks against these timings, e.g. a busy machine; () where nothing does
+    source: str = ""  # where the timings come from, where they were not measured here
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemeta.cli import COMMANDS, _parser, main
+from edgemeta.cli import COMMANDS, _parser, joined, main
 from edgemeta.config import make
 
 
@@ -41,6 +41,11 @@ def fails(capsys, *arguments: str) -> str:
         (["search", "--way", "1"], "give at least 2"),
         (["bench", "--threads", "100000"], "should be at most 256"),
         (["search", "--rungs", "60,20"], "should rise"),
+        (
+            ["search", "--energy-mj", "3", "--device", "null"],
+            "energy of 'null' is not measured; leave --energy-mj out",
+        ),
+        (["search", "--energy-mj", "0"], "should be greater than 0"),
         (["search", "--device", "raspbery", "--latency-ms", "1"], "raspbery"),
         (["search", "--config", "absent.toml"], "cannot read config absent.toml"),
         (["train"], "run `edgemeta search --run"),
@@ -105,7 +110,7 @@ def readme_commands() -> list[str]:
 @pytest.mark.parametrize("command", readme_commands())
 def test_readme_commands_are_understood(command):
     """Every flag of the README exists, with a value of the right type."""
-    flags = vars(_parser(show_choices=False).parse_args(shlex.split(command)[1:]))
+    flags = vars(_parser(show_choices=False).parse_args(joined(shlex.split(command)[1:])))
     name, _ = flags.pop("command"), flags.pop("config")
     assert isinstance(make(COMMANDS[name], flags), COMMANDS[name])
 

@@ -156,6 +156,39 @@ def test_profiling_again_replaces_a_damaged_profile(tmp_path):
     assert profiles.load(path).nets and not list(tmp_path.glob("*.partial.json"))
 
 
+def test_energy_is_a_budget_from_the_search_to_the_report(road, tmp_path):
+    """On a device of 2 mJ per ms the cap on energy binds before the one on latency."""
+    import shutil
+    from dataclasses import replace
+
+    null, run = profiles.load("null"), tmp_path / "run"
+    shutil.copytree(road["run"], run)
+    device = profiles.save(
+        replace(null, device="rated", overhead={**null.overhead, "per_ms_mj": 2.0}), tmp_path / "r.json"
+    )
+    cap_mj = 2 * sorted(entry["cost"]["latency_ms"] for entry in RunFolder(run).read("search")["ranking"])[1]
+    limits = {"run": run, "device": str(device), "energy_mj": cap_mj, "ram_kib": 64.0, "flash_kib": 600.0}
+    text = pipeline.search(**road | limits, trials=1)
+    assert "energy [mJ]" in text and "mJ (predicted, not measured" in text
+    pipeline.report(run=run, progress=False)
+    manifest, noted = bundle.read(run / "bundle"), RunFolder(run).read("search")
+    assert manifest.costs.predicted.energy_mj == 2 * manifest.costs.predicted.latency_ms <= cap_mj
+    assert (manifest.costs.caps.energy_mj, manifest.costs.caps.ram_kib, manifest.costs.caps.flash_kib) == (
+        cap_mj,
+        64,
+        600,
+    )
+    assert all(entry["cost"]["energy_mj"] <= cap_mj for entry in noted["ranking"])
+    page = (run / "report.html").read_text()
+    assert f"cap {cap_mj:.3g} mJ" in page and "cap 64 KiB" in page and "cap 600 KiB" in page
+    assert f"{noted['winner']['cost']['energy_mj']:.4g}" in pipeline.export(run=run, progress=False)
+
+
+def test_a_run_without_energy_says_so(road):
+    text = summary.search_text(RunFolder(road["run"])) + summary.bundles_text(road["run"] / "bundle")
+    assert text.count("not measured") > 2 and "not measured" in (road["run"] / "report.html").read_text()
+
+
 def test_impossible_caps_say_what_is_possible(road, tmp_path):
     with pytest.raises(Infeasible, match=r"least found is latency .* ms > 1e-05 ms.*raise --latency-ms"):
         pipeline.search(**road | {"run": tmp_path / "run", "latency_ms": 1e-5}, trials=2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from edgemeta.contracts import Predictor
 from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op
@@ -11,26 +11,51 @@ from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op
 # Bytes of an ONNX file beside its weights: a node with its names and attributes, and the tensor headers it brings.
 _FILE_BYTES = 100
 _NODE_BYTES = {"conv": 167, "maxpool": 62, "add": 38, "gap": 33}
+_OTHER_NODE_BYTES = 60  # kinds of published spaces, which are costed and never exported
 _RELU_BYTES = 26
 
 
 def cost(ops: Sequence[Op], predictor: Predictor) -> Cost:
     """Cost from image to class scores: the body by `predictor`, and the few-shot head where the profile timed one."""
-    return Cost(predictor.latency(ops).ms + predictor.head_ms, peak_ram_kib(ops), flash_kib(ops))
+    return _cost(ops, predictor, predictor.latency(ops).ms)
 
 
 def upper(ops: Sequence[Op], predictor: Predictor) -> Cost:
     """As `cost`, with the upper end of the latency's 90 % interval: what to hold against a cap that must not break."""
-    return replace(cost(ops, predictor), latency_ms=predictor.latency(ops).high_ms + predictor.head_ms)
+    return _cost(ops, predictor, predictor.latency(ops).high_ms)
 
 
-def peak_ram_kib(ops: Sequence[Op]) -> float:
-    """Most KiB of activations alive at once, for one float32 example.
+def _cost(ops: Sequence[Op], predictor: Predictor, body_ms: float) -> Cost:
+    ms = body_ms + predictor.head_ms
+    return Cost(ms, peak_ram_kib(ops, predictor.precision), flash_kib(ops), energy_mj(ms, predictor))
+
+
+def energy_mj(ms: float, predictor: Predictor) -> float:
+    """Energy of an inference that takes `ms`; infinite, so that it meets no cap, where the device's was not measured.
+
+    That of the processor package, its idling included (see `energy`).
+    """
+    return math.inf if predictor.per_ms_mj is None else predictor.per_ms_mj * ms
+
+
+def peak_ram_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
+    """Most KiB of activations alive at once, for one example.
 
     While an operator runs, its inputs, its output and every earlier result that a later operator still reads are
     alive; a result is freed after its last reader. A ReLU works in place. The image counts until its last reader, the
     last output always; weights are read from flash. Runtimes may hold more: this is what a planner can reach.
+
+    An int8 network takes and gives float32 and holds bytes between: image and features are there twice while they are
+    converted, which tells only in the smallest networks.
     """
+    whole = _peak_bytes(ops)
+    if precision != "int8":
+        return whole / KIB
+    ends = max(_volume(ops[0].in_shape), _volume(ops[-1].out_shape))
+    return max(whole // FLOAT_BYTES, (FLOAT_BYTES + 1) * ends) / KIB
+
+
+def _peak_bytes(ops: Sequence[Op]) -> int:
     last = {j: i for i, op in enumerate(ops) for j in op.inputs}
     live = {-1: FLOAT_BYTES * _volume(ops[0].in_shape)}
     peak = total = live[-1]
@@ -41,7 +66,7 @@ def peak_ram_kib(ops: Sequence[Op]) -> float:
         for j in {*op.inputs, i}:
             if last.get(j, len(ops)) <= i:
                 total -= live.pop(j)
-    return peak / KIB
+    return peak
 
 
 def _volume(shape: tuple[int, int, int]) -> int:
@@ -50,5 +75,8 @@ def _volume(shape: tuple[int, int, int]) -> int:
 
 def flash_kib(ops: Sequence[Op]) -> float:
     """KiB of the float32 ONNX file: weights, plus what its nodes take (within 1 KiB for the spaces that ship)."""
-    nodes = sum(op.weight_bytes + _NODE_BYTES[op.kind] + (_RELU_BYTES if op.act == "relu" else 0) for op in ops)
+    nodes = sum(
+        op.weight_bytes + _NODE_BYTES.get(op.kind, _OTHER_NODE_BYTES) + (_RELU_BYTES if op.act == "relu" else 0)
+        for op in ops
+    )
     return (_FILE_BYTES + nodes) / KIB

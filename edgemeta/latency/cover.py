@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from typing import NamedTuple
 
 from edgemeta.space.space import FIELDS, Space
 from edgemeta.types import Arch, Op, Shape
@@ -13,29 +14,46 @@ from edgemeta.types import Arch, Op, Shape
 _CANDIDATES = 40  # architectures a greedy step chooses from, of each sort
 
 
-def design(space: Space) -> list[Arch]:
-    """Architectures that hold every operator of the space: each stage's own picks behind each shape that can enter it.
+class Walk(NamedTuple):
+    """One stage behind every shape that can enter it; its networks are those of a space cut off after the stage."""
+
+    cut: Space
+    before: tuple[tuple[int, ...], ...]  # picks that lead to each entry
+    own: tuple[tuple[int, ...], ...]  # picks of the stage itself
+    leaving: tuple[Shape, ...]  # behind the stage, of each entry and own picks, in that order
+
+    @property
+    def heads(self) -> list[tuple[int, ...]]:
+        return [before + own for before in self.before for own in self.own]
+
+
+def walks(space: Space) -> Iterator[Walk]:
+    """Every stage with all it can build.
 
     Exact, not sampled: what a stage builds depends on its picks and on the shape it receives, nothing else. The shapes
-    come from the same walk as everything, over the space cut off after a stage.
+    come from the same walk as everything.
     """
-    found: list[Arch] = []
     entries: dict[Shape, tuple[int, ...]] = {space.in_shape: ()}
     for i, stage in enumerate(space.stages):
         cut = replace(space, stages=space.stages[: i + 1])
-        rest = (0,) * len(FIELDS) * (len(space.stages) - i - 1)
-        own = list(itertools.product(*(range(len(getattr(stage, field))) for field in FIELDS)))
+        own = tuple(itertools.product(*(range(len(getattr(stage, field))) for field in FIELDS)))
         heads = [before + picks for before in entries.values() for picks in own]
-        found += [Arch(space.name, head + rest) for head in heads]
+        leaving = tuple(_leaving(cut.ops(Arch(cut.name, head))) for head in heads)
+        yield Walk(cut, tuple(entries.values()), own, leaving)
         entries = {}
-        for head in heads:
-            entries.setdefault(_leaving(cut.ops(Arch(cut.name, head))), head)
-    return found
+        for head, shape in zip(heads, leaving, strict=True):
+            entries.setdefault(shape, head)
 
 
 def _leaving(ops: Sequence[Op]) -> Shape:
     """Shape behind the last stage, before the closing average pool."""
     return ops[-1].in_shape if ops[-1].kind == "gap" else ops[-1].out_shape
+
+
+def design(space: Space) -> list[Arch]:
+    """Architectures that hold every operator of the space: each stage's own picks behind each shape that can enter."""
+    slots = len(FIELDS) * len(space.stages)
+    return [Arch(space.name, head + (0,) * (slots - len(head))) for walk in walks(space) for head in walk.heads]
 
 
 def operators(space: Space) -> dict[str, Op]:

@@ -58,13 +58,18 @@ def design(operators: Sequence[Op]) -> np.ndarray:
 
 
 def beyond(ops: Sequence[Op]) -> list[float]:
-    """(knots,) MiB by which the working set, all weights and activations of a network, passes each of `KNOTS_KIB`.
+    """(knots,) MiB by which the working set of a network passes each of `KNOTS_KIB`.
 
     Operators run slower in a network that does not stay in the caches from one run to the next: their latencies do
     not add up without this.
     """
-    kib = sum(op.weight_bytes + op.act_bytes for op in ops) / 1024
+    kib = working_set_kib(ops)
     return [max(0.0, kib - knot) / 1024 for knot in KNOTS_KIB]
+
+
+def working_set_kib(ops: Sequence[Op]) -> float:
+    """All weights and activations of a network."""
+    return sum(op.weight_bytes + op.act_bytes for op in ops) / 1024
 
 
 def slope_name(knot_kib: int) -> str:

@@ -1,4 +1,4 @@
-"""What machine this is."""
+"""What machine this is, in the words of export/python/edgemeta_profile.py."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 
 
 def cpu() -> str:
-    """Model name as the system tells it."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found.group(1).strip() if found else platform.processor() or platform.machine() or "unknown"
+    """The board's name where there is a device tree (Raspberry Pi and its like), else the processor's."""
+    found = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    named = _text("/proc/device-tree/model") or (found.group(1).strip() if found else "")
+    return named or platform.processor() or platform.machine() or "unknown"
 
 
-def governor() -> str:
-    """The frequency governor of the first core, "unknown" where the kernel shows none."""
+def _text(path: str) -> str:
     try:
-        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip() or "unknown"
+        return Path(path).read_text(errors="replace").strip("\0 \t\n")
     except OSError:
-        return "unknown"
+        return ""
 
 
 def slug(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Timing with ONNX Runtime: one model, or all operators of a space inside the networks they will run in.
+"""Timing with ONNX Runtime: one model here and now, or a whole kit by a runner, which becomes a profile.
 
 An operator timed alone misses what a runtime does around it: layout changes, fused additions, warm caches. So whole
 networks are timed, enough of them that every operator occurs, and `solve` tells the operators apart.
@@ -7,29 +7,29 @@ networks are timed, enough of them that every operator occurs, and `solve` tells
 from __future__ import annotations
 
 import platform
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 from statistics import median
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from tqdm import tqdm
 
+from edgemeta.errors import BadProfile
 from edgemeta.space.space import Space
-from edgemeta.types import Arch, NetTiming, Op, Profile, Timing
+from edgemeta.types import Arch, NetTiming, Profile, Timing
 
-from . import cover, features, machine
-from .onnx_net import classify_onnx, to_onnx
+from . import cover, features, machine, visits
+from . import kit as kits
+from .kit import SECONDS, Kit
+from .onnx_net import classify_onnx
+from .runners import RUNTIMES
 from .solve import Sample, Solution, solve
-from .visits import PASSES, SAVE_EVERY_S, Visit, keep, order, per_net, resume
+from .visits import Timings
 
 RUNTIME = "onnxruntime"
-_CHUNKS, _CHUNK_MS, _CHUNK_RUNS = 4, 0.9, (3, 12)  # target and reference take turns this often, this long
-_REFERENCE_RUNS = 4
 FEWEST_JUDGES = 19  # below it, no order statistic holds nine in ten
 
 
@@ -89,8 +89,10 @@ def measure_host(
     *,
     seed: int,
     threads: int = 1,
+    precision: str = "fp32",
+    runtime: str = RUNTIME,
     nets: int = 600,
-    seconds: float = 40.0,
+    seconds: float = SECONDS,
     partial: Path | None = None,
     progress: bool = True,
 ) -> Profile:
@@ -103,160 +105,150 @@ def measure_host(
     The speed of a machine drifts by some percent within seconds. A reference network is timed in turn with each
     network, and each timing is scaled to the median speed of the whole profile.
     """
-    archs, covering = _archs(space, nets, seed)
-    header = {"space": space.name, "seed": seed, "nets": nets, "threads": threads, **versions(), "cpu": machine.cpu()}
-    visits, spent = resume(partial, header)
-    _visit_all(
-        space,
-        archs,
-        visits,
-        header,
-        spent=spent,
-        seconds=seconds,
-        threads=threads,
-        seed=seed,
-        partial=partial,
-        progress=progress,
+    archs, covering = kits.covering_and_random(space, nets, seed=seed)
+    settings: dict[str, Any] = dict(seed=seed, threads=threads, precision=precision, seconds=seconds, partial=partial)
+    run = RUNTIMES[runtime]
+    return measure(space, archs, run=run, covering=covering, prefix="host-", progress=progress, **settings)
+
+
+def measure_nets(
+    space: Space,
+    archs: Sequence[Arch],
+    *,
+    seed: int,
+    threads: int = 1,
+    precision: str = "fp32",
+    runtime: str = RUNTIME,
+    seconds: float = SECONDS,
+    partial: Path | None = None,
+    progress: bool = True,
+) -> Profile:
+    """A profile of this machine with timings of `archs` alone, and no operators: for predictors that need few."""
+    settings: dict[str, Any] = dict(seed=seed, threads=threads, precision=precision, seconds=seconds, partial=partial)
+    return measure(space, archs, run=RUNTIMES[runtime], prefix="host-", progress=progress, **settings)
+
+
+def measure(
+    space: Space,
+    archs: Sequence[Arch],
+    *,
+    run: Callable[..., Path],
+    seed: int,
+    covering: int = 0,
+    threads: int = 1,
+    precision: str = "fp32",
+    seconds: float = SECONDS,
+    partial: Path | None = None,
+    prefix: str = "",
+    progress: bool = True,
+) -> Profile:
+    """Write a kit of `archs`, let a runner of `latency.runners` time it, and make a profile of the timings.
+
+    The first `covering` networks hold every operator of the space; with 0 the profile has no operators. Timings that
+    are beyond belief are not kept in `partial`: the next call measures anew.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgemeta-kit-") as folder:
+        made = kits.write(
+            folder,
+            space,
+            archs,
+            seed=seed,
+            covering=covering,
+            precision=precision,
+            threads=threads,
+            seconds=seconds,
+        )
+        out = run(made, partial or Path(folder) / "timings.json", progress=progress)
+        try:
+            return profile_from(made, visits.read(out, made), prefix=prefix)
+        except BadProfile:
+            out.unlink(missing_ok=True)
+            raise
+
+
+def profile_from(kit: Kit, timings: Timings, *, prefix: str = "") -> Profile:
+    """The profile that a kit's timings amount to; `prefix` goes before the device's name."""
+    nets = visits.per_net(timings.visits)
+    if not nets:
+        raise BadProfile(f"no network of the kit {kit.folder} has timings that agree; time it again on a quiet device")
+    overhead = {"drift_ratio": visits.drift_ratio(timings.visits)}
+    doubts = visits.doubts(timings)
+    if timings.head_ms is None:
+        doubts += ("cut off before the end, so the few-shot head was not timed and is not in costs",)
+    else:
+        overhead["head_ms"] = timings.head_ms
+    rows: dict[str, Timing] = {}
+    status: dict[str, str] = {}
+    if kit.covering:
+        solution = _solution(kit, timings, nets)
+        overhead |= _constants(solution)
+        rows, status = _rows(kit, nets, solution)
+    return Profile(
+        device=prefix + machine.slug(timings.cpu) + _suffix(kit, timings.runtime),
+        runtime=timings.runtime,
+        versions={**timings.versions, "system": timings.system},
+        threads=kit.threads,
+        precision=kit.precision,
+        batch=1,
+        measured_on=timings.measured_on,
+        cpu=timings.cpu,
+        governor=timings.governor,
+        synthetic=False,
+        overhead=overhead,
+        ops=rows,
+        nets=tuple(_net(kit, i, timing) for i, timing in nets.items()),
+        status=status,
+        affinity=timings.affinity,
+        drift=visits.drift(timings.visits),
+        doubts=doubts,
     )
-    timings = per_net(visits)
-    operators = cover.operators(space)
-    at_once = _at_once(visits, covering)
-    samples = [Sample(space.ops(archs[i]), timing.median_ms, at_once.get(i)) for i, timing in sorted(timings.items())]
-    solution = solve(samples, operators)
-    references = [visit.reference for visit in visits]
-    drift = float(np.quantile(references, 0.9) / np.quantile(references, 0.1))
-    return _profile(space, archs, timings, solution, operators, drift=drift, threads=threads)
 
 
-def _at_once(visits: Sequence[Visit], covering: int) -> dict[int, float]:
+def _suffix(kit: Kit, runtime: str) -> str:
+    """What tells a device's settings apart from the common ones: one thread, float32, ONNX Runtime."""
+    parts = ("-wasm" if runtime == "onnxruntime-web" else "", f"-{kit.threads}t" if kit.threads > 1 else "")
+    return "".join(parts) + (f"-{kit.precision}" if kit.precision != "fp32" else "")
+
+
+def _net(kit: Kit, position: int, timing: Timing) -> NetTiming:
+    """Where networks are all that a profile has, each brings its operators: predictors need no space then."""
+    arch = kit.archs[position]
+    return NetTiming(arch, timing, () if kit.covering else kit.space.ops(arch))
+
+
+def _solution(kit: Kit, timings: Timings, nets: Mapping[int, Timing]) -> Solution:
+    once = _at_once(timings, kit.covering)
+    samples = [Sample(kit.space.ops(kit.archs[i]), timing.median_ms, once.get(i)) for i, timing in nets.items()]
+    return solve(samples, cover.operators(kit.space))
+
+
+def _at_once(timings: Timings, covering: int) -> dict[int, float]:
     """Network -> timing at its first moment, speed drift and all, of the random networks: those are drawn as users'.
 
     The covering networks stand in where time was up before enough random ones were timed.
     """
-    first = {visit.net: visit.median for visit in reversed(visits)}
+    first = {visit.net: visit.median for visit in reversed(timings.visits)}
     drawn = {net: ms for net, ms in first.items() if net >= covering}
     return drawn if len(drawn) >= FEWEST_JUDGES else first
 
 
-def _archs(space: Space, nets: int, seed: int) -> tuple[list[Arch], int]:
-    """The covering networks, then the random ones, all different; and how many cover."""
-    rng = Random(seed)
-    chosen = dict.fromkeys(cover.covering(space, rng=rng))
-    covering = len(chosen)
-    for _ in range(nets):
-        drawn = next((a for a in (space.sample(rng=rng) for _ in range(100)) if a not in chosen), None)
-        chosen |= {} if drawn is None else {drawn: None}
-    return list(chosen), covering
+def _constants(solution: Solution) -> dict[str, float]:
+    slopes = {features.slope_name(knot): slope for knot, slope in solution.slopes_ms.items()}
+    ratios = {"low_ratio": solution.low_ratio, "high_ratio": solution.high_ratio}
+    return {"run_ms": solution.run_ms, **slopes, **ratios}
 
 
-def reference(space: Space) -> Arch:
-    """A plain network of middling width: what the machine's speed is judged by."""
-    return Arch(space.name, tuple(len(opts) // 2 if slot.endswith("width") else 0 for slot, opts in space.slots))
-
-
-def _visit_all(
-    space: Space,
-    archs: Sequence[Arch],
-    visits: list[Visit],
-    header: Mapping,
-    *,
-    spent: float,
-    seconds: float,
-    threads: int,
-    seed: int,
-    partial: Path | None,
-    progress: bool,
-) -> None:
-    """Append to `visits` until every network is done or time is up; whatever ends this, the partial file is current."""
-    feeds = {"x": np.random.default_rng(seed).standard_normal((1, *space.in_shape), dtype=np.float32)}
-    compare = _open(space.ops(reference(space)), threads)
-    _warm_up(compare, feeds, time.perf_counter() + 1.0)
-    begin = saved = time.perf_counter()
-    bar = tqdm(
-        total=len(archs) * PASSES,
-        initial=min(len(visits), len(archs) * PASSES),
-        desc=f"timing {space.name}",
-        unit="net",
-        disable=not progress,
-    )
-    try:
-        for net in order(len(archs), visits, seed=seed):
-            visits.append(_visit(net, _open(space.ops(archs[net]), threads), compare, feeds))
-            bar.update()
-            now = time.perf_counter()
-            if now - begin + spent > seconds:
-                break
-            if now - saved > SAVE_EVERY_S:
-                keep(partial, header, visits, spent + now - begin)
-                saved = now
-    finally:
-        bar.close()
-        keep(partial, header, visits, spent + time.perf_counter() - begin)
-
-
-def _open(ops: Sequence[Op], threads: int) -> onnxruntime.InferenceSession:
-    return session(to_onnx(ops, batch=1).SerializeToString(), threads=threads)
-
-
-def _visit(
-    net: int,
-    opened: onnxruntime.InferenceSession,
-    compare: onnxruntime.InferenceSession,
-    feeds: Mapping[str, np.ndarray],
-) -> Visit:
-    """Network and reference in turns; the first run of a turn finds the other's data in the caches and is dropped."""
-    typical = min(_runs(opened, feeds, 6)[1:])
-    count = int(np.clip(_CHUNK_MS / typical, *_CHUNK_RUNS))
-    runs: list[float] = []
-    others: list[float] = []
-    for _ in range(_CHUNKS):
-        others += _runs(compare, feeds, _REFERENCE_RUNS + 1)[1:]
-        runs += _runs(opened, feeds, count + 1)[1:]
-    timing = _timing(runs)
-    return Visit(net, timing.median_ms, timing.iqr_ms, median(others))
-
-
-def _profile(
-    space: Space,
-    archs: Sequence[Arch],
-    timings: Mapping[int, Timing],
-    solution: Solution,
-    operators: Mapping[str, Op],
-    *,
-    drift: float,
-    threads: int,
-) -> Profile:
-    seen = dict.fromkeys(operators, 0)
-    for net in timings:
-        for key in {op.key for op in space.ops(archs[net])}:
+def _rows(kit: Kit, nets: Mapping[int, Timing], solution: Solution) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Each operator's latency, and why a row is not "ok"."""
+    seen = dict.fromkeys(cover.operators(kit.space), 0)
+    for net in nets:
+        for key in {op.key for op in kit.space.ops(kit.archs[net])}:
             seen[key] += 1
     rows = {
-        key: Timing(solution.op_ms[key], 1.349 * solution.op_sd_ms[key], max(1, seen[key]))  # a normal's IQR
-        for key in operators
+        key: Timing(solution.op_ms[key], 1.349 * solution.op_sd_ms[key], max(1, count))  # a normal's IQR
+        for key, count in seen.items()
     }
-    return Profile(
-        device=f"host-{machine.slug(machine.cpu())}",
-        runtime=RUNTIME,
-        versions=versions(),
-        threads=threads,
-        precision="fp32",
-        batch=1,
-        measured_on=date.today().isoformat(),
-        cpu=machine.cpu(),
-        governor=machine.governor(),
-        synthetic=False,
-        overhead={
-            "run_ms": solution.run_ms,
-            **{features.slope_name(knot): slope for knot, slope in solution.slopes_ms.items()},
-            "head_ms": head_ms(threads),
-            "low_ratio": solution.low_ratio,
-            "high_ratio": solution.high_ratio,
-            "drift_ratio": drift,
-        },
-        ops=rows,
-        nets=tuple(NetTiming(archs[i], timing) for i, timing in sorted(timings.items())),
-        status=_status(rows, seen),
-    )
+    return rows, _status(rows, seen)
 
 
 def _status(rows: Mapping[str, Timing], seen: Mapping[str, int]) -> dict[str, str]:
@@ -278,9 +270,6 @@ def head_ms(threads: int) -> float:
 
 
 def versions() -> dict[str, str]:
-    return {
-        RUNTIME: onnxruntime.__version__,
-        "onnx": onnx.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    """As the local runner records them."""
+    system = f"{platform.system()} {platform.machine()}"
+    return {RUNTIME: onnxruntime.__version__, "python": platform.python_version(), "system": system}

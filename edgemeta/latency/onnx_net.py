@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemeta.types import Op
+from edgemeta.types import FLOAT_BYTES, Op
 
-OPSET = 17
-IR_VERSION = 8  # ONNX Runtime 1.13 and later read it
-BATCH = "n"
+from . import onnx_int8
+from .onnx_parts import IR_VERSION, OPSET, POOL, STORED_SCALE, WEIGHTS_FILE, Cutter, float_nodes, model, pool, stored
+
+__all__ = [
+    "IR_VERSION",
+    "OPSET",
+    "WEIGHTS_FILE",
+    "classify_onnx",
+    "random_weights",
+    "stored_model",
+    "stored_weights",
+    "to_onnx",
+]
 
 
 def to_onnx(
@@ -27,21 +35,40 @@ def to_onnx(
     zeros and denormals would run at another speed.
     """
     weights = random_weights(ops) if weights is None else weights
-    nodes, initializers = [], []
-    for i, op in enumerate(ops):
-        inputs = ["x" if j < 0 else f"v{j}" for j in op.inputs]
-        if op.kind == "conv":
-            inputs += [f"{i}.weight", f"{i}.bias"]
-            initializers += [numpy_helper.from_array(np.ascontiguousarray(weights[name]), name) for name in inputs[-2:]]
-        nodes += _nodes(i, op, inputs)
-    flat = numpy_helper.from_array(np.array([0, -1], np.int64), "flat")
-    nodes.append(helper.make_node("Reshape", [f"v{len(ops) - 1}", "flat"], ["z"], name="flatten"))
-    n = BATCH if batch is None else batch
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [n, *ops[0].in_shape])
-    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [n, math.prod(ops[-1].out_shape)])
-    graph = helper.make_graph(nodes, "body", [x], [z], [*initializers, flat])
-    opset = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="edgemeta")
+    names = [f"{i}.{part}" for i, op in enumerate(ops) if op.kind == "conv" for part in ("weight", "bias")]
+    initializers = [numpy_helper.from_array(np.ascontiguousarray(weights[name]), name) for name in names]
+    return model(ops, _nodes(ops), initializers, batch=batch)
+
+
+def stored_model(ops: Sequence[Op], *, precision: str = "fp32") -> bytes:
+    """The same network for one example, to be timed: its weights are pieces of the file WEIGHTS_FILE beside it.
+
+    Hundreds of such models fit in a few megabytes. Two networks share weights, which no timing can tell.
+    """
+    if precision == "int8":
+        return onnx_int8.stored_model(ops).SerializeToString()
+    cutter = Cutter(FLOAT_BYTES * POOL)
+    initializers = [tensor for i, op in enumerate(ops) if op.kind == "conv" for tensor in _stored(i, op, cutter)]
+    return model(ops, _nodes(ops), initializers, batch=1).SerializeToString()
+
+
+def stored_weights(precision: str = "fp32") -> bytes:
+    """What WEIGHTS_FILE holds for models of one precision."""
+    return onnx_int8.stored_weights() if precision == "int8" else (pool() * STORED_SCALE).tobytes()
+
+
+def _nodes(ops: Sequence[Op]) -> list[onnx.NodeProto]:
+    return [node for i, op in enumerate(ops) for node in float_nodes(i, op)]
+
+
+def _stored(i: int, op: Op, cutter: Cutter) -> list[TensorProto]:
+    """Kernel and bias; a kernel larger than the file stays in the model."""
+    offset = cutter.cut(FLOAT_BYTES * math.prod(op.weight_shape))
+    if offset is None:
+        kernel = numpy_helper.from_array(np.resize(pool() * STORED_SCALE, op.weight_shape), f"{i}.weight")
+    else:
+        kernel = stored(f"{i}.weight", op.weight_shape, TensorProto.FLOAT, offset)
+    return [kernel, stored(f"{i}.bias", op.out_shape[:1], TensorProto.FLOAT, offset or 0)]
 
 
 def random_weights(ops: Sequence[Op]) -> dict[str, np.ndarray]:
@@ -56,19 +83,11 @@ def random_weights(ops: Sequence[Op]) -> dict[str, np.ndarray]:
     return weights
 
 
-_POOL = 2**20
-
-
-@lru_cache(maxsize=1)
-def _pool() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(_POOL, dtype=np.float32)
-
-
 def _normals(start: int, count: int) -> np.ndarray:
     """`count` normal numbers (count,) from position `start` of the endless repetition of the pool."""
-    start %= _POOL
-    whole = _pool()
-    return whole[start : start + count] if start + count <= _POOL else np.resize(np.roll(whole, -start), count)
+    start %= POOL
+    whole = pool()
+    return whole[start : start + count] if start + count <= POOL else np.resize(np.roll(whole, -start), count)
 
 
 def classify_onnx(*, dim: int = 128, way: int = 5) -> onnx.ModelProto:
@@ -89,22 +108,3 @@ def classify_onnx(*, dim: int = 128, way: int = 5) -> onnx.ModelProto:
         nodes, "classify", [values[n] for n in ("z", "total", "count")], [values["logits"]], [axis]
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-
-def _nodes(i: int, op: Op, inputs: list[str]) -> list[onnx.NodeProto]:
-    name = f"{i}.{op.kind}"
-    if op.kind == "conv":
-        out = f"c{i}" if op.act == "relu" else f"v{i}"
-        geometry: dict[str, Any] = dict(
-            kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.kernel // 2] * 4, group=op.groups
-        )
-        conv = helper.make_node("Conv", inputs, [out], name=name, **geometry)
-        return [conv, helper.make_node("Relu", [out], [f"v{i}"], name=f"{i}.relu")] if op.act == "relu" else [conv]
-    if op.kind == "maxpool":
-        size, step = [op.kernel] * 2, [op.stride] * 2
-        return [helper.make_node("MaxPool", inputs, [f"v{i}"], name=name, kernel_shape=size, strides=step)]
-    if op.kind == "add":
-        return [helper.make_node("Add", inputs, [f"v{i}"], name=name)]
-    if op.kind == "gap":
-        return [helper.make_node("GlobalAveragePool", inputs, [f"v{i}"], name=name)]
-    raise ValueError(f"no ONNX for operator kind {op.kind!r}")

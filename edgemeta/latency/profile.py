@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +17,13 @@ from edgemeta.errors import BadProfile, nearest
 from edgemeta.files import resource, write_json
 from edgemeta.types import Arch, NetTiming, Op, Profile, Timing
 
+from . import checks
+
 MAX_BYTES = 64 * 2**20  # far above any real profile; a wrong file is refused before it is parsed
 MAX_MEDIAN_MS = 1e4  # an operator of a small network that takes 10 s is a time in another unit
 AGAIN = "run `edgemeta profile` to measure this machine"
 
+_KEY = re.compile(r"([a-z]+)_(\d+)x(\d+)x(\d+)-(\d+)x(\d+)x(\d+)_k(\d+)s(\d+)g(\d+)_([a-z]+)")
 _Ms = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Size = Annotated[int, Field(ge=0)]
 _Name = Annotated[str, Field(min_length=1)]
@@ -64,10 +68,14 @@ class _Profile(_Strict):
     cpu: str
     governor: str
     synthetic: bool
-    overhead: dict[Annotated[str, Field(pattern=r"_(ms|ratio)$")], _Ms]
+    overhead: dict[Annotated[str, Field(pattern=r"_(ms|mj|ratio)$")], _Ms]
     ops: dict[str, _Timing]
     nets: tuple[_Net, ...] = ()
     status: dict[str, str] = {}
+    affinity: tuple[_Size, ...] = ()
+    drift: tuple[tuple[_Ms, _Ms], ...] = ()
+    doubts: tuple[str, ...] = ()
+    source: str = ""
 
 
 def available() -> dict[str, Path]:
@@ -78,8 +86,9 @@ def available() -> dict[str, Path]:
 def load(name_or_path: str | Path) -> Profile:
     """The profile of a shipped device's name, or in a JSON file."""
     path = _find(name_or_path)
-    record = _validated(_read(path), path)
-    profile = _record_to_profile(record)
+    text = _read(path)
+    checks.refuse_repeated_keys(text, f"profile {path}")
+    profile = _record_to_profile(_validated(text, path))
     _check_units(profile, path)
     _warn_of_other_runtime(profile, path)
     return profile
@@ -142,7 +151,7 @@ def _reason(error: Mapping[str, Any]) -> str:
 
 def _check_units(profile: Profile, path: Path) -> None:
     """Times that no small network has are in another unit."""
-    if not (profile.ops or profile.overhead):
+    if not (profile.ops or profile.overhead or profile.nets):
         raise BadProfile(f"profile {path} holds no timing; {AGAIN}")
     medians = [timing.median_ms for timing in profile.ops.values()]
     slow = [key for key, timing in profile.ops.items() if timing.median_ms > MAX_MEDIAN_MS]
@@ -152,6 +161,32 @@ def _check_units(profile: Profile, path: Path) -> None:
         raise BadProfile(
             f"profile {path}: operators and whole networks disagree {wrong:.0f}-fold; mixed units? {AGAIN}"
         )
+    try:
+        if profile.nets:
+            checks.check_nets(profile.nets, f"profile {path}")
+        if not profile.synthetic:
+            _check_work(profile, path)
+    except BadProfile as error:
+        raise BadProfile(f"{error}; {AGAIN}") from None
+
+
+def _check_work(profile: Profile, path: Path) -> None:
+    """Times beside the work done in them: units that are wrong everywhere contradict nothing else."""
+    rows = [(op, timing.median_ms) for key, timing in profile.ops.items() if (op := _op_of(key))]
+    table = [([op for op, _ in rows], sum(ms for _, ms in rows))]
+    nets = [(net.ops, net.timing.median_ms) for net in profile.nets]
+    for works in (table, nets):
+        checks.check_unit(works, f"profile {path}", batch=profile.batch)
+
+
+def _op_of(key: str) -> Op | None:
+    """An operator as far as its key tells; None where the key is not of this form."""
+    found = _KEY.fullmatch(key)
+    if not found:
+        return None
+    kind, *numbers, act = found.groups()
+    c_in, h_in, w_in, c, h, w, kernel, stride, groups = map(int, numbers)
+    return Op(kind, (c_in, h_in, w_in), (c, h, w), kernel, stride, max(1, groups), act)
 
 
 def _wrong_by(profile: Profile) -> float:

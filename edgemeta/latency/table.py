@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
-from edgemeta.contracts import Latency, Predictor
+import numpy as np
+
+from edgemeta.contracts import Additive, Latency, Predictor
 from edgemeta.errors import BadProfile, nearest
+from edgemeta.space.space import Space
 from edgemeta.types import Op, Profile
 
-from .features import KNOTS_KIB, beyond, slope_name
+from .features import KNOTS_KIB, beyond, slope_name, working_set_kib
+from .unseen import FewShot
 
 
 @final
@@ -29,6 +33,8 @@ class Table:
         self._low = profile.overhead.get("low_ratio", 1.0)
         self._high = profile.overhead.get("high_ratio", 1.0)
         self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.per_ms_mj = profile.overhead.get("per_ms_mj")
+        self.precision = profile.precision
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         try:
@@ -37,6 +43,18 @@ class Table:
             raise self._missing(error.args[0]) from None
         ms += sum(slope * over for slope, over in zip(self._slopes, beyond(ops), strict=True))
         return Latency(ms, ms * self._low, ms * self._high)
+
+    def additive(self, space: Space) -> Additive:
+        """Operators add up, and so does the working set, beyond whose knots the slopes begin."""
+
+        def sums(networks: Sequence[Sequence[Op]]) -> np.ndarray:
+            return np.array([[sum(self._ms[op.key] for op in ops), working_set_kib(ops)] for ops in networks])
+
+        def latency_ms(terms: np.ndarray) -> np.ndarray:
+            over = np.maximum(terms[:, 1:] - np.array(KNOTS_KIB), 0) / 1024
+            return self._run_ms + terms[:, 0] + over @ np.array(self._slopes)
+
+        return Additive(sums, latency_ms)
 
     def _missing(self, key: str) -> BadProfile:
         close = nearest(key, self._ms) if self._ms else "it has none"
@@ -52,18 +70,29 @@ class PerMac:
     def __init__(self, profile: Profile):
         self._per_mmac_ms = profile.overhead["per_mmac_ms"]
         self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.per_ms_mj = profile.overhead.get("per_ms_mj")
+        self.precision = profile.precision
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         ms = self._per_mmac_ms * sum(op.macs for op in ops) / 1e6
         return Latency(ms, ms, ms)
 
+    def additive(self, space: Space) -> Additive:
+        def sums(networks: Sequence[Sequence[Op]]) -> np.ndarray:
+            return np.array([[sum(op.macs for op in ops) / 1e6] for ops in networks])
+
+        return Additive(sums, lambda terms: self._per_mmac_ms * terms[:, 0].astype(float))
+
 
 PREDICTORS: Mapping[str, Callable[[Profile], Predictor]] = {
     "table": Table,
     "per_mac": PerMac,
+    "few_shot": FewShot,
 }
 
 
 def predictor(profile: Profile) -> Predictor:
     """The predictor a profile was made for."""
-    return PREDICTORS["per_mac" if "per_mmac_ms" in profile.overhead else "table"](profile)
+    if "per_mmac_ms" in profile.overhead:
+        return PREDICTORS["per_mac"](profile)
+    return PREDICTORS["few_shot" if profile.nets and not profile.ops else "table"](profile)

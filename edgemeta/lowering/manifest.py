@@ -89,6 +89,7 @@ class Caps(Record):
     latency_ms: Milliseconds | None = None
     ram_kib: float | None = Field(default=None, ge=0)
     flash_kib: float | None = Field(default=None, ge=0)
+    energy_mj: float | None = Field(default=None, ge=0)  # as a cost, None: not measured
 
 
 class Costs(Record):

@@ -142,7 +142,7 @@ def _lane(rest: Sequence[Trial], cap: Cost, x: Scale, height: int) -> Markup:
 
 
 def _passed(cost: Cost, cap: Cost) -> str:
-    names = {"latency_ms": "latency", "ram_kib": "RAM", "flash_kib": "flash"}
+    names = {"latency_ms": "latency", "ram_kib": "RAM", "flash_kib": "flash", "energy_mj": "energy"}
     broken = [name for key, name in names.items() if getattr(cost, key) > getattr(cap, key)]
     return f"\nover the cap of {' and '.join(broken)}" if broken else ""
 

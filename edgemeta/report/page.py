@@ -11,14 +11,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemeta.files import write_text
-from edgemeta.report import drawing, plots
+from edgemeta.report import agreement, drawing, drift, plots
 from edgemeta.report import front as search
 from edgemeta.report.plots import milliseconds, percent
-from edgemeta.report.story import Score, Story
+from edgemeta.report.story import Check, Score, Story
 from edgemeta.report.svg import tag
 from edgemeta.types import FLOAT_BYTES
 
 WIDE, NARROW = 940, 330  # px: every drawing is made for a desk and for a phone
+FULL_BIAS = 0.05  # fills the bar of the table by kind, unless a larger one is in it
+AGREEMENT = 520  # px at a desk: square, with its figures beside it
 HEADLINE_SHOT = 5
 
 _TEMPLATES = Environment(
@@ -66,7 +68,7 @@ def write(path: Path | str, story: Story) -> Path:
 
 def render(story: Story) -> str:
     """The page as one string of HTML. File names that are no Unicode become question marks, not a failure."""
-    checks = plots.usable(story.checks)
+    checks, course = agreement.usable(story.checks), drift.usable(story.drift)
     html = _TEMPLATES.get_template("page.html.j2").render(
         story=story,
         headline=_headline(story),
@@ -77,13 +79,21 @@ def render(story: Story) -> str:
         counts=_counts(story),
         layers=_layers(story),
         layers_ms=sum(ms for _, ms in story.layers if math.isfinite(ms)),
-        agreement=_agreement(story),
-        hits=plots.hits(checks),
-        checks=checks,
+        agreement=_agreement(checks),
+        errors=_errors(checks),
+        drawn_networks=len(agreement.thinned(checks)),
+        tallies=agreement.tallies(checks),
+        kinds=_kinds(checks),
+        drift=_drift(course),
+        drift_band=drift.band(course) if course else None,
         shots=_shots(story),
         architecture=_architecture(story),
         scores=_score_table(story.scores),
+        doubts=story.doubts,
+        own_networks=agreement.GROUPS["profile"],
         ms=milliseconds,
+        percent=percent,
+        signed=plots.signed,
         count=drawing.count,
         thousands="{:,}".format,
         budget=str(story.budget).replace("ram ", "RAM "),
@@ -128,11 +138,14 @@ def _meters(story: Story) -> list[Meter]:
     guess, timing = winner.predicted, winner.measured
     notes = [f"measured {timing.n:,} times, IQR {timing.iqr_ms:.2g} ms"] if timing else ["not measured"]
     notes.append(f"predicted {guess.ms:.3g} ms ({guess.low_ms:.3g} to {guess.high_ms:.3g})")
-    return [
+    meters = [
         _meter("Latency", timing.median_ms if timing else guess.ms, cap.latency_ms, milliseconds, *notes),
         _meter("RAM", winner.ram_kib, cap.ram_kib, _kib, "peak of live activations"),
         _meter("Flash", winner.flash_kib, cap.flash_kib, _kib, "weights and graphs"),
     ]
+    if winner.energy_mj is None:
+        return [*meters, Meter("Energy", "not measured", (), None)]
+    return [*meters, _meter("Energy", winner.energy_mj, cap.energy_mj, _mj, "of the processor, idling included")]
 
 
 def _meter(name: str, value: float | None, cap: float, show: Callable[[float], str], *notes: str) -> Meter:
@@ -141,6 +154,10 @@ def _meter(name: str, value: float | None, cap: float, show: Callable[[float], s
     against = f"cap {show(cap)}" if cap < math.inf else "no cap"
     share = value / cap if 0 < cap < math.inf else None
     return Meter(name, show(value), (against, *notes), share)
+
+
+def _mj(value: float) -> str:
+    return f"{value:.3g} mJ"
 
 
 def _kib(value: float) -> str:
@@ -154,6 +171,7 @@ def _front(story: Story) -> Figure | None:
     if not search.finished(story.trials):
         return None
     ranked = sorted(story.trials, key=lambda t: (-(t.score or 0.0), t.cost.latency_ms))
+    rated = any(t.cost.energy_mj < math.inf for t in ranked)
     rows = [
         (
             str(t.arch),
@@ -162,12 +180,15 @@ def _front(story: Story) -> Figure | None:
             f"{t.cost.latency_ms:.3g}",
             f"{t.cost.ram_kib:.4g}",
             f"{t.cost.flash_kib:.4g}",
+            *([f"{t.cost.energy_mj:.3g}"] if rated else ()),
             f"{t.fidelity:,}",
             t.searcher,
         )
         for t in ranked[: search.MOST_UNTRAINED]
     ]
-    head = ("architecture", "status", "accuracy", "predicted [ms]", "RAM [KiB]", "flash [KiB]", "episodes", "searcher")
+    energy = ("energy [mJ]",) if rated else ()
+    head = ("architecture", "status", "accuracy", "predicted [ms]", "RAM [KiB]", "flash [KiB]", *energy, "episodes",
+            "searcher")  # fmt: skip
     legend = search.front_legend(story.trials, story.budget)
     return _figure(
         lambda width: search.front(story.trials, story.budget, story.winner, width=width), legend, Grid(head, rows)
@@ -198,17 +219,48 @@ def _layers(story: Story) -> list[dict[str, Any]]:
     ]
 
 
-def _agreement(story: Story) -> Figure | None:
-    checks = plots.usable(story.checks)
+def _agreement(checks: Sequence[Check]) -> Figure | None:
+    if not checks:
+        return None
+    draw, drawn = agreement.agreement, agreement.thinned(checks)
+    return Figure(draw(drawn, width=AGREEMENT), draw(drawn, width=NARROW), agreement.legend(drawn))
+
+
+def _errors(checks: Sequence[Check]) -> Figure | None:
     if not checks:
         return None
     rows = [
-        (c.name, c.group, f"{c.predicted.ms:.4g}", f"{c.measured_ms:.4g}", f"{c.predicted.ms / c.measured_ms - 1:+.1%}")
-        for c in checks
+        (
+            c.name,
+            c.group,
+            f"{c.predicted.ms:.4g}",
+            f"{c.predicted.low_ms:.4g} to {c.predicted.high_ms:.4g}",
+            f"{c.measured_ms:.4g}",
+            plots.signed(100 * agreement.error(c), ".1f") + " %",
+        )
+        for c in sorted(checks, key=lambda c: -abs(agreement.error(c)))[: agreement.DRAWN]
     ]
-    grid = Grid(("network", "from", "predicted [ms]", "measured [ms]", "off by"), rows)
-    legend = plots.agreement_legend(checks)
-    return Figure(plots.agreement(checks, width=620), plots.agreement(checks, width=NARROW), legend, grid)
+    grid = Grid(("network", "from", "predicted [ms]", "interval [ms]", "measured [ms]", "off by"), rows)
+    drawn = agreement.thinned(checks)
+    return _figure(lambda width: agreement.errors(drawn, width=width), grid=grid)
+
+
+def _kinds(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Rows of the table by kind of operator; the bar of a bias reaches from the middle to `FULL_BIAS` at most."""
+    rows = agreement.by_kind(checks)
+    most = max(FULL_BIAS, *(abs(row.bias) for row in rows)) if rows else FULL_BIAS
+    return [
+        {**row._asdict(), "from": min(50 + 50 * row.bias / most, 50), "swing": 50 * abs(row.bias) / most}
+        for row in rows
+    ]
+
+
+def _drift(course: drift.Points) -> Figure | None:
+    if not course:
+        return None
+    rows = [(f"{at:.1f}", f"{ms:.4g}") for at, ms in course]
+    grid = Grid(("seconds", "reference network [ms]"), rows)
+    return _figure(lambda width: drift.line(course, width=width), drift.legend(), grid)
 
 
 def _shots(story: Story) -> Figure | None:

@@ -1,4 +1,4 @@
-"""Plots of latency checks and of accuracy against shots, and what all plots share.
+"""Accuracy against shots as a plot, and what all plots share.
 
 Each plot draws itself at a given width, so that a phone gets its own drawing and not a shrunk one.
 """
@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from edgemeta.report.story import Check, Score
+from edgemeta.report.story import Score
 from edgemeta.report.svg import Scale, axes, canvas, join, points, span, tag
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 18, 40, 46  # px around the plotting area
-WITHIN = 0.10  # the band that predictions should keep to
 
 
 class Legend(NamedTuple):
@@ -35,66 +34,10 @@ def percent(share: float, ci: float | None = None) -> str:
     return f"{100 * share:.1f} %" if ci is None else f"{100 * share:.1f} ± {100 * ci:.1f} %"
 
 
-# ---- predicted against measured -----------------------------------------------------------------------------------
-
-
-def agreement(checks: Sequence[Check], *, width: int) -> Markup:
-    """Predicted against measured latency, both logarithmic, with the band of +-10 %."""
-    height = min(width, 520)
-    ends = [v for c in checks for v in (c.predicted.low_ms, c.predicted.high_ms, c.predicted.ms, c.measured_ms)]
-    low, high = span([v for v in ends if 0 < v < math.inf], log=True)
-    x, y = Scale(low, high, LEFT, width - RIGHT, True), Scale(low, high, height - BOTTOM, TOP, True)
-    up, down = 1 + WITHIN, 1 - WITHIN
-    outline = [(low, low), (low, up * low), (high / up, high), (high, high), (high, down * high), (low / down, low)]
-    band = tag("polygon", points=points((x(a), y(b)) for a, b in outline), class_="band")
-    equal = tag("line", x1=x(low), y1=y(low), x2=x(high), y2=y(high), class_="equal")
-    frame = axes(x, y, x_label="predicted [ms]", y_label="measured [ms]", y_format="{:.4g}".format)
-    parts = [band, frame, equal, *(_check(c, x, y) for c in sorted(checks, key=lambda c: c.group))]
-    return canvas(width, height, f"Predicted against measured latency of {len(checks)} networks", *parts)
-
-
-def agreement_legend(checks: Sequence[Check]) -> list[Legend]:
-    legend = [Legend(swatch(_shape(group, 9, 7)), _GROUPS.get(group, group)) for group in _groups(checks)]
-    legend.append(Legend(swatch(tag("rect", x=1, y=2, width=16, height=10, class_="band")), "within ±10 %"))
-    return legend
-
-
-_GROUPS = {"profile": "reference network of the profile", "search": "candidate of the search"}
-
-
-def _groups(checks: Sequence[Check]) -> list[str]:
-    return sorted({check.group for check in checks})
-
-
-def usable(checks: Sequence[Check]) -> list[Check]:
-    """Those with positive finite times: a logarithmic axis has no place for the others."""
-    return [c for c in checks if 0 < c.predicted.ms < math.inf and 0 < c.measured_ms < math.inf]
-
-
-def hits(checks: Sequence[Check]) -> int:
-    """How many networks were measured within 10 % of their prediction."""
-    return sum(abs(c.predicted.ms - c.measured_ms) <= WITHIN * c.measured_ms for c in checks)
-
-
-def _check(check: Check, x: Scale, y: Scale) -> Markup:
-    off = check.predicted.ms / check.measured_ms - 1
-    low, high = check.predicted.low_ms, check.predicted.high_ms
-    tip = (
-        f"{check.name}\n{_GROUPS.get(check.group, check.group)}\npredicted {milliseconds(check.predicted.ms)} "
-        f"({milliseconds(low)} to {milliseconds(high)})\nmeasured {milliseconds(check.measured_ms)}\noff by {off:+.1%}"
-    )
-    at = y(check.measured_ms)
-    whisker = tag("line", x1=x(low), x2=x(high), y1=at, y2=at, class_="whisker") if 0 < low < high < math.inf else ""
-    return join([whisker, _shape(check.group, x(check.predicted.ms), at, tip)])
-
-
-def _shape(group: str, across: float, up: float, tip: str | None = None) -> Markup:
-    if group == "profile":
-        return tag("circle", cx=across, cy=up, r=4.5, class_="dot s0", data_tip=tip)
-    return tag("rect", x=across - 4.5, y=up - 4.5, width=9, height=9, rx=1.5, class_="dot s1", data_tip=tip)
-
-
-# ---- accuracy against shots ---------------------------------------------------------------------------------------
+def signed(value: float, format: str = "g") -> str:
+    """With its sign, a real minus; nothing that is rounded to zero has one: +2, −10, 0."""
+    shown = f"{value:+{format}}"
+    return shown.replace("-", "−") if float(shown) else shown[1:]
 
 
 def usual_way(scores: Sequence[Score]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +30,7 @@ class Winner:
     measured: Timing | None = None  # the bundle's body, timed on the device
     ram_kib: float | None = None
     flash_kib: float | None = None
+    energy_mj: float | None = None  # None: not measured
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class Check:
     """One whole network, predicted and measured on the same device."""
 
     name: str
-    group: str  # "profile": a reference network of the profile; "search": a candidate of the search
-    predicted: Latency
+    group: str  # "profile": timed for the profile, and used to fit it; "search": a bundle, timed after the search
+    predicted: Latency  # with its 90 % interval
     measured_ms: float
+    shares: Mapping[str, float] = field(default_factory=dict)  # kind of operator -> its share of the prediction, 0..1
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Story:
     stages: tuple[tuple[str, float], ...] = ()  # (stage of the run, seconds)
     data: tuple[DataFacts, ...] = ()
     profile: Mapping[str, str] = field(default_factory=dict)  # see `profile_facts`
+    drift: tuple[tuple[float, float], ...] = ()  # (seconds, ms of the reference network) while it was measured
+    doubts: tuple[str, ...] = ()  # what speaks against the profile's timings
     files: tuple[BundleFile, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,20 +132,40 @@ def load(path: Path | str) -> Story:
 
 
 def profile_facts(profile: Profile) -> dict[str, str]:
-    """What a latency must not be quoted without: device, CPU, governor, threads, runtime, date."""
+    """What a latency must not be quoted without: device, CPU, governor, cores, threads, runtime, date."""
     versions = ", ".join(f"{name} {version}" for name, version in profile.versions.items())
-    return {
+    facts = {
         "Device": profile.device + (" (simulated)" if profile.synthetic else ""),
         "CPU": profile.cpu,
         "Frequency governor": profile.governor,
+        "Cores allowed": cores(profile.affinity),
         "Threads": str(profile.threads),
         "Precision": f"{profile.precision}, batch {profile.batch}",
         "Runtime": profile.runtime,
         "Versions": versions,
         "Measured on": profile.measured_on,
-        "Operators timed": str(len(profile.ops)),
+        "Operators timed": str(len(profile.ops) or "none"),
         "Whole networks timed": str(len(profile.nets)),
+        "Energy of the processor": energy_rate(profile),
     }
+    return facts | ({"Source": profile.source} if profile.source else {})
+
+
+def cores(numbers: Sequence[int]) -> str:
+    """Core numbers in ranges, 0–3, 6; "unknown" where the system told none."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs) or "unknown"
+
+
+def energy_rate(profile: Profile) -> str:
+    """Energy per time of inference, as measured; 1 mJ in 1 ms is 1 W."""
+    rate = profile.overhead.get("per_ms_mj")
+    return "not measured" if rate is None else f"{rate:.3g} mJ per ms"
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,10 @@ def descend(arch: Arch, space: Space, size: Callable[[Arch], Any]) -> Arch:
 
 def require_feasible(space: Space, cost_of: CostOf, cap: Cost, *, rng: Random, starts: int = 3) -> Arch:
     """An architecture under the caps; `Infeasible` names the nearest one where descent finds none."""
-    if easy := repair(space.sample(rng=rng), space, cost_of, cap, rng=rng):
+    first = space.sample(rng=rng)
+    if cap.energy_mj < math.inf == cost_of(first).energy_mj:
+        raise Infeasible(f"no energy is measured, so nothing fits {cap}; leave --energy-mj out and cap --latency-ms")
+    if easy := repair(first, space, cost_of, cap, rng=rng):
         return easy
     found = [
         descend(space.sample(rng=rng), space, lambda arch: (violation(cost_of(arch), cap), cost_of(arch).latency_ms))
@@ -71,7 +74,7 @@ def _advice(space: Space, cost_of: CostOf, cap: Cost, best: Arch, start: Arch) -
     for name in over:
         extreme = descend(start, space, _one_field(cost_of, name))
         kind, unit = name.rsplit("_", 1)
-        unit = unit.replace("kib", "KiB")
+        unit = unit.replace("kib", "KiB").replace("mj", "mJ")
         least.append(f"{kind} {getattr(cost_of(extreme), name):.4g} {unit} > {getattr(cap, name):.4g} {unit}")
     return (
         f"no architecture of {space.name} fits {cap}: the least found is {', '.join(least)}; "

@@ -31,11 +31,17 @@ class Tape:
         self._ops.append(Op(kind, self.shape(inputs[0]), out, inputs=inputs, **settings))
         return self.last
 
-    def conv(self, width: int, kernel: int, *, stride: int = 1, groups: int = 1, act: str = "none") -> int:
-        """Convolution padded by kernel // 2: height h becomes ceil(h / stride). Batch norm is folded into it."""
-        _, h, w = self.shape(self.last)
+    def conv(
+        self, width: int, kernel: int, *, stride: int = 1, groups: int = 1, act: str = "none", at: int | None = None
+    ) -> int:
+        """Convolution padded by kernel // 2: height h becomes ceil(h / stride). Batch norm is folded into it.
+
+        This and what follows reads the newest result, or the one `at` a position.
+        """
+        at = self.last if at is None else at
+        _, h, w = self.shape(at)
         out = (width, -(-h // stride), -(-w // stride))
-        return self._push("conv", out, (self.last,), kernel=kernel, stride=stride, groups=groups, act=act)
+        return self._push("conv", out, (at,), kernel=kernel, stride=stride, groups=groups, act=act)
 
     def depthwise(self, kernel: int, *, stride: int = 1, act: str = "none") -> int:
         width = self.shape(self.last)[0]
@@ -46,8 +52,30 @@ class Tape:
         c, h, w = self.shape(self.last)
         return self._push("maxpool", (c, h // 2, w // 2), (self.last,), kernel=2, stride=2)
 
+    def avgpool(self, kernel: int, *, stride: int = 1, at: int | None = None) -> int:
+        """Average pool, padded to keep the size where it has no stride."""
+        at = self.last if at is None else at
+        c, h, w = self.shape(at)
+        return self._push("avgpool", (c, h // stride, w // stride), (at,), kernel=kernel, stride=stride)
+
+    def shuffle(self) -> int:
+        """Channels interleaved across groups (ShuffleNet, arXiv:1707.01083)."""
+        return self._push("shuffle", self.shape(self.last), (self.last,))
+
+    def skip(self, *, at: int) -> int:
+        """The value as it is: an edge of a cell that runtimes may copy or leave out."""
+        return self._push("skip", self.shape(at), (at,))
+
+    def zero(self, *, at: int) -> int:
+        """Nothing: an edge of a cell that adds zeros."""
+        return self._push("zero", self.shape(at), (at,))
+
     def add(self, other: int) -> int:
         return self._push("add", self.shape(self.last), (self.last, other))
+
+    def scale(self, other: int) -> int:
+        """The value at `other`, each channel times the newest result (channels, 1, 1)."""
+        return self._push("scale", self.shape(other), (other, self.last))
 
     def gap(self) -> int:
         """Global average pool to (channels, 1, 1)."""

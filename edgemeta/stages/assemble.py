@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -14,8 +15,9 @@ from edgemeta.data.episode import draw
 from edgemeta.data.sources import SOURCES
 from edgemeta.data.splits import MIN_CLASSES
 from edgemeta.errors import BadConfig, BadData, nearest
-from edgemeta.latency import machine, measure
+from edgemeta.latency import checks, energy, machine, measure
 from edgemeta.latency import profile as profiles
+from edgemeta.latency.kit import SECONDS
 from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import queries
@@ -26,6 +28,7 @@ from edgemeta.search.jobs import DataSpec, data_pool, fingerprint, load_data
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
+from edgemeta.stages import imports
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Profile
 
@@ -58,8 +61,18 @@ def space_of(config: configs.Task | configs.Profile) -> Space:
 def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profile:
     """The profile of the device that is searched for; the host's own is measured on first use and kept in the run."""
     if config.device != HOST:
-        return profiles.load(config.device)
+        profile = profiles.load(config.device)
+        if not profile.ops and "per_mmac_ms" not in profile.overhead:
+            _check_nets(profile, space)
+        return profile
     return host_profile(folder, space, seed=config.seed, progress=config.progress)
+
+
+def _check_nets(profile: Profile, space: Space) -> None:
+    """Where whole networks are all a profile has, some must be of this space, at times that their work may take."""
+    works = [(space.ops(net.arch), net.timing.median_ms) for net in checks.nets_of(profile, space.name)]
+    for doubt in checks.check_unit(works, f"profile {profile.device!r}", batch=profile.batch):
+        warnings.warn(doubt, stacklevel=2)
 
 
 def host_profile(
@@ -69,6 +82,7 @@ def host_profile(
     seed: int,
     threads: int = 1,
     nets: int = 600,
+    seconds: float = SECONDS,
     progress: bool = True,
     again: bool = False,
 ) -> Profile:
@@ -80,7 +94,9 @@ def host_profile(
             return kept
         threads = kept.threads
     resumable = path.with_suffix(".partial.json")
-    made = measure.measure_host(space, seed=seed, threads=threads, nets=nets, partial=resumable, progress=progress)
+    limits: dict[str, Any] = dict(nets=nets, seconds=seconds, partial=resumable)
+    made = measure.measure_host(space, seed=seed, threads=threads, progress=progress, **limits)
+    made = energy.added(made, space)
     profiles.save(made, path)
     resumable.unlink(missing_ok=True)
     return made
@@ -113,7 +129,8 @@ def require_data(spec: DataSpec, way: int, shot: int) -> None:
 
 def check(config: Any) -> None:
     """Refuse, before anything takes time or leaves a trace, what the registries do not know."""
-    registries = {"space": SPACES, "data": SOURCES, "learner": LEARNERS, "searcher": SEARCHERS}
+    spaces = imports.SPACES if isinstance(config, configs.Import) else SPACES
+    registries = {"space": spaces, "data": SOURCES, "learner": LEARNERS, "searcher": SEARCHERS}
     for name, registry in registries.items():
         if hasattr(config, name):
             pick(registry, name, getattr(config, name))
@@ -122,10 +139,24 @@ def check(config: Any) -> None:
     rungs = getattr(config, "rungs", ())
     if list(rungs) != sorted(set(rungs)):
         raise BadConfig(f"setting rungs = {rungs}: should rise, for example {configs.Search.rungs}")
+    if getattr(config, "energy_mj", math.inf) < math.inf:
+        _check_energy(config)
+
+
+def _check_energy(config: configs.Search) -> None:
+    """A cap on energy needs a device whose energy is known, or this machine where the kernel shows it."""
+    if config.device != HOST:
+        energy.require(profiles.load(config.device), config.energy_mj)
+    elif why := energy.why_not():
+        kept = RunFolder(config.run).profile(space_of(config).name)
+        if not kept.exists() or energy.RATE not in profiles.load(kept).overhead:
+            raise BadConfig(f"setting energy_mj = {config.energy_mj:g}: {why}; leave --energy-mj out: cap --latency-ms")
 
 
 def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile: Profile) -> Problem:
     data = data_of(config)
+    if config.energy_mj < math.inf:
+        energy.require(profile, config.energy_mj)
     return Problem(
         space=space,
         predictor=predictor_for(profile),

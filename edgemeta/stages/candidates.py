@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgemeta.errors import Infeasible, flag
+from edgemeta.latency.cost import energy_mj
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
@@ -86,10 +87,12 @@ def _try(staged: Path, candidate: Candidate, problem: Problem, profile: Profile,
     bundle.write(staged, facts=facts, polarity=polarity, predicted=predicted, cap=problem.cap, **shared)
     graph_kib = bundle.read(staged).costs.graph_kib
     if not measure:
-        return Outcome(candidate, Cost(predicted.latency_ms, predicted.ram_kib, graph_kib), None)
+        return Outcome(candidate, replace(predicted, flash_kib=graph_kib), None)
     measured = _measured(staged, profile.threads, problem.cap)
     bundle.update_facts(staged, {}, measured=measured)
-    return Outcome(candidate, Cost(inference_ms(measured), predicted.ram_kib, graph_kib), measured)
+    taken = inference_ms(measured)
+    real = Cost(taken, predicted.ram_kib, graph_kib, energy_mj(taken, problem.predictor))
+    return Outcome(candidate, real, measured)
 
 
 def _measured(staged: Path, threads: int, cap: Cost) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +13,19 @@ from typing import Any
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.contracts import Latency, Predictor
+from edgemeta.latency.cost import energy_mj
+from edgemeta.latency.features import family
 from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.drawing import label
-from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, profile_facts
+from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, energy_rate, profile_facts
 from edgemeta.report.tables import table
 from edgemeta.search.jobs import load_data
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
+from edgemeta.space.space import Space
 from edgemeta.stages import assemble
 from edgemeta.stages.candidates import Candidate, Outcome, inference_ms, searched
 from edgemeta.stages.run_folder import RunFolder
@@ -29,6 +33,7 @@ from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
 
 TIMINGS = ("body_ms", "classify_ms", "adapt_ms")  # of a bundle, in the order of a query, then of learning
 SHOWN = 300  # infeasible proposals kept for the picture
+CHECKED = 2000  # of a profile's networks held against their predictions
 
 
 def search_note(
@@ -120,6 +125,7 @@ def search_text(folder: RunFolder) -> str:
             "predicted_ms": entry["cost"]["latency_ms"],
             "ram_kib": entry["cost"]["ram_kib"],
             "flash_kib": entry["cost"]["flash_kib"],
+            "energy_mj": energy_text(entry["cost"].get("energy_mj")),
             "picks": ".".join(map(str, entry["picks"])),
         }
         for entry in noted["ranking"][:5]
@@ -140,6 +146,11 @@ def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
+def energy_text(mj: float | None) -> float | str:
+    """For tables: energy is told where it was measured, and never guessed."""
+    return "not measured" if mj is None else mj
+
+
 def bundles_text(target: Path) -> str:
     rows = []
     for path in bundles_of(target):
@@ -149,6 +160,8 @@ def bundles_text(target: Path) -> str:
             "bundle": str(path),
             "learner": manifest.learner.name,
             "flash_kib": manifest.costs.graph_kib,
+            "ram_kib": manifest.costs.predicted.ram_kib,
+            "energy_mj": energy_text(manifest.costs.predicted.energy_mj),
         }
         if measured:
             row |= {name: getattr(measured, name).median_ms for name in TIMINGS}
@@ -158,7 +171,10 @@ def bundles_text(target: Path) -> str:
 
 def devices_table(found: Mapping[str, Profile]) -> str:
     keys = ("device", "runtime", "threads", "precision", "measured_on", "synthetic")
-    rows = [{"name": name, **{key: getattr(profile, key) for key in keys}} for name, profile in found.items()]
+    rows = [
+        {"name": name, **{key: getattr(profile, key) for key in keys}, "energy": energy_rate(profile)}
+        for name, profile in found.items()
+    ]
     here = {"name": assemble.HOST, "device": "this machine, profiled on first use"}
     return table([here, *rows])
 
@@ -185,15 +201,20 @@ def story(folder: RunFolder) -> Story:
     manifest = bundles.read(folder.bundle)
     arch = Arch(space.name, tuple(manifest.facts["picks"]))  # type: ignore[arg-type]
     ops, head = space.ops(arch), predictor.head_ms
-    costs = {"ram_kib": problem.cost(arch).ram_kib, "flash_kib": manifest.costs.graph_kib}
-    predicted = Latency(*(ms + head for ms in predictor.latency(ops)))
+    predicted, measured = Latency(*(ms + head for ms in predictor.latency(ops))), _inference(manifest)
+    energy = energy_mj(measured.median_ms if measured else predicted.ms, predictor)
+    costs = {
+        "ram_kib": problem.cost(arch).ram_kib,
+        "flash_kib": manifest.costs.graph_kib,
+        "energy_mj": energy if energy < math.inf else None,
+    }
     return Story(
         device=profile.device,
         budget=settings.cap,
-        winner=Winner(arch, manifest.learner.name, ops, predicted, _inference(manifest), **costs),
+        winner=Winner(arch, manifest.learner.name, ops, predicted, measured, **costs),
         trials=(*_trained(folder, problem), *_infeasible(noted, problem)),
-        layers=layers(ops, predictor),
-        checks=tuple(_checks(noted, profile, predictor, space)),
+        layers=layers(ops, predictor) if _adds_up(profile) else (),
+        checks=tuple(_checks(folder, noted, profile, predictor, space)),
         scores=tuple(score for path in bundles_of(folder.bundle) for score in _scores(bundles.read(path))),
         seed=settings.seed,
         versions=manifest.versions,
@@ -201,8 +222,15 @@ def story(folder: RunFolder) -> Story:
         stages=tuple((folder.read("stages") or {}).items()),
         data=_data_facts(settings),
         profile=profile_facts(profile),
+        drift=profile.drift,
+        doubts=profile.doubts,
         files=tuple(BundleFile(name, info.bytes, info.sha256) for name, info in manifest.files.items()),
     )
+
+
+def _adds_up(profile: Profile) -> bool:
+    """Whether a prediction is a sum over operators; one from whole networks alone has no share for each."""
+    return bool(profile.ops) or "per_mmac_ms" in profile.overhead
 
 
 def layers(ops: Sequence[Op], predictor: Predictor) -> tuple[tuple[str, float], ...]:
@@ -213,15 +241,46 @@ def layers(ops: Sequence[Op], predictor: Predictor) -> tuple[tuple[str, float], 
     return tuple((label, max(0.0, end - start)) for label, end, start in zip(labels, totals, starts, strict=True))
 
 
-def _checks(noted: Mapping[str, Any], profile: Profile, predictor: Predictor, space: Any) -> Iterator[Check]:
-    for net in profile.nets:
-        yield Check(str(net.arch), "profile", predictor.latency(net.ops or space.ops(net.arch)), net.timing.median_ms)
-    for outcome in [*noted["refused"], noted["winner"]]:
-        if outcome["measured"]:
-            arch = Arch(space.name, tuple(outcome["picks"]))
-            yield Check(
-                str(arch), "search", predictor.latency(space.ops(arch)), outcome["measured"]["body_ms"]["median_ms"]
-            )
+def _checks(
+    folder: RunFolder, noted: Mapping[str, Any], profile: Profile, predictor: Predictor, space: Space
+) -> Iterator[Check]:
+    """Networks that were both predicted and timed: the profile's own, and the bundles of the search."""
+    own = [net for net in profile.nets if net.arch.space == space.name]
+    for net in own[:: max(1, math.ceil(len(own) / CHECKED))]:
+        yield _check(net.arch, "profile", net.ops or space.ops(net.arch), net.timing.median_ms, profile, predictor)
+    for arch, body_ms in _bodies(folder, noted, space).items():
+        yield _check(arch, "search", space.ops(arch), body_ms, profile, predictor)
+
+
+def _check(arch: Arch, group: str, ops: Sequence[Op], ms: float, profile: Profile, predictor: Predictor) -> Check:
+    predicted = predictor.latency(ops)
+    return Check(str(arch), group, predicted, ms, shares(ops, predicted.ms, profile))
+
+
+def _bodies(folder: RunFolder, noted: Mapping[str, Any], space: Space) -> dict[Arch, float]:
+    """Milliseconds of each network that became a bundle and was measured, as measured last."""
+    found = {
+        Arch(space.name, tuple(outcome["picks"])): outcome["measured"]["body_ms"]["median_ms"]
+        for outcome in [*noted["refused"], noted["winner"]]
+        if outcome["measured"]
+    }
+    for manifest in map(bundles.read, bundles_of(folder.bundle)):
+        if manifest.costs.measured:
+            found[Arch(space.name, tuple(manifest.facts["picks"]))] = manifest.costs.measured.body_ms.median_ms  # type: ignore[arg-type]
+    return found
+
+
+def shares(ops: Sequence[Op], whole_ms: float, profile: Profile) -> dict[str, float]:
+    """Kind of operator -> its share of a network's predicted latency; {} where the profile has no operators.
+
+    "run" is the rest: what a run costs beyond its operators.
+    """
+    if not whole_ms > 0 or any(op.key not in profile.ops for op in ops):
+        return {}
+    found: dict[str, float] = {}
+    for op in ops:
+        found[family(op)] = found.get(family(op), 0.0) + profile.ops[op.key].median_ms / whole_ms
+    return found | {"run": max(0.0, 1.0 - sum(found.values()))}
 
 
 def _trained(folder: RunFolder, problem: Problem) -> Iterator[Trial]:

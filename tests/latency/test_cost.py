@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,10 +11,13 @@ from edgemeta.latency.onnx_net import to_onnx
 from edgemeta.latency.table import predictor
 from edgemeta.space.ops import Tape
 from edgemeta.space.presets import SPACES
+from edgemeta.space.published import PUBLISHED
 
 
 class _Fixed:
     head_ms = 0.5
+    per_ms_mj = None
+    precision = "fp32"
 
     def latency(self, ops) -> Latency:
         return Latency(2.0, 1.5, 3.0)
@@ -45,6 +49,25 @@ def test_peak_ram_keeps_the_entry_of_a_residual_block():
     assert peak_ram_kib(tape.ops) == _kib(4 * 64, 24 * 64, 24 * 64)
 
 
+def test_peak_ram_of_int8_by_hand():
+    """A quarter of the activations; but an image beside its own bytes is 5 bytes a value, more than a small net has."""
+    tape = Tape((1, 8, 8))
+    tape.conv(16, 3)
+    tape.conv(16, 3)
+    tape.gap()
+    assert peak_ram_kib(tape.ops, "int8") == peak_ram_kib(tape.ops) / 4 == 2 * 16 * 64 / 1024
+    tape = Tape((1, 8, 8))
+    tape.conv(1, 3)
+    tape.gap()
+    assert peak_ram_kib(tape.ops, "int8") == 5 * 64 / 1024
+
+
+def test_ram_follows_the_precision_of_the_profile(tiny, null, rng):
+    ops = tiny.ops(tiny.arch([{"width": 8}, {"width": 8}]))
+    small = cost(ops, predictor(replace(null, precision="int8")))
+    assert small.ram_kib == peak_ram_kib(ops, "int8") < cost(ops, predictor(null)).ram_kib
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_flash_is_the_size_of_the_file(name):
     space = SPACES[name]()
@@ -52,6 +75,13 @@ def test_flash_is_the_size_of_the_file(name):
         ops = space.ops(space.sample(rng=Random(seed)))
         size = len(to_onnx(ops).SerializeToString()) / 1024
         assert abs(flash_kib(ops) - size) <= 0.02 * size + 2
+
+
+def test_published_spaces_have_costs(null, rng):
+    for make in PUBLISHED.values():
+        space = make()
+        spent = cost(space.ops(space.sample(rng=rng)), predictor(null))
+        assert 0 < spent.ram_kib < 1e5 and 0 < spent.flash_kib < 1e5
 
 
 def test_cost_adds_the_head_and_upper_the_interval(tiny, rng):

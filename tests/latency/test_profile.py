@@ -55,6 +55,22 @@ def _ops_in_microseconds(data: dict) -> None:
         row["median_ms"] = 1e3 * max(row["median_ms"], 1e-3)
 
 
+def _scale(data: dict, factor: float) -> None:
+    for timing in [*data["ops"].values(), *(net["timing"] for net in data["nets"])]:
+        timing["median_ms"] *= factor
+
+
+def _contradict(data: dict) -> None:
+    again = copy.deepcopy(data["nets"][0])
+    again["timing"]["median_ms"] *= 5
+    data["nets"].append(again)
+
+
+def _alike(data: dict) -> None:
+    for net in data["nets"]:
+        net["timing"]["median_ms"] = 1.0
+
+
 WRONG = {
     "median_us": (_microseconds, "unknown field; times are in milliseconds|missing"),
     "far too long": (_renamed_values, "microseconds"),
@@ -67,10 +83,15 @@ WRONG = {
     "no repeats": (lambda d: _first(d).update(n=0), "greater than or equal to 1"),
     "no device": (lambda d: d.pop("device"), "device: missing"),
     "no operators": (lambda d: d.pop("ops"), "ops: missing"),
-    "no timing at all": (lambda d: d.update(ops={}, overhead={}), "holds no timing"),
+    "no timing at all": (lambda d: d.update(ops={}, overhead={}, nets=[]), "holds no timing"),
     "unit-less overhead": (lambda d: d.update(overhead={"run": 1.0}), "overhead"),
     "unknown field": (lambda d: d.update(colour="red"), "colour: unknown field"),
     "zero threads": (lambda d: d.update(threads=0), "threads"),
+    "seconds everywhere": (lambda d: _scale(d, 1e-4), "faster than any device; are these seconds"),
+    "microseconds everywhere": (lambda d: _scale(d, 3e3), "slower than any device; are these microseconds"),
+    "networks that contradict": (_contradict, "two timings of .* are 5.0-fold apart"),
+    "networks all alike": (_alike, "all .* timings are 1 ms"),
+    "a network without a time": (lambda d: d["nets"][0]["timing"].update(median_ms=0.0), "0 ms is no time"),
     "not a date": (lambda d: d.update(measured_on="yesterday"), "measured_on"),
 }
 
@@ -102,6 +123,20 @@ def test_truncation_anywhere_is_noticed(data, tmp_path):
         path.write_bytes(whole[: len(whole) * share // 20])
         with pytest.raises(BadProfile):
             profile.load(path)
+
+
+def test_a_key_given_twice_is_refused(data, tmp_path):
+    """JSON readers keep the last of two values without a word."""
+    path, key = tmp_path / "twice.json", next(iter(data["ops"]))
+    text = json.dumps(data)
+    path.write_text(text.replace('"ops": {', f'"ops": {{"{key}": {{"median_ms": 9.0, "iqr_ms": 0.0, "n": 1}}, '))
+    with pytest.raises(BadProfile, match=f"names '{key}' twice; keep the right one"):
+        profile.load(path)
+
+
+def test_whole_networks_alone_make_a_profile(host, tmp_path):
+    only = replace(host, ops={}, overhead={}, status={})
+    assert profile.load(profile.save(only, tmp_path / "nets.json")) == only
 
 
 def test_an_unknown_device_names_the_nearest_and_the_list():

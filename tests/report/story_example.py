@@ -6,6 +6,7 @@ import math
 from random import Random
 
 from edgemeta.contracts import Latency
+from edgemeta.latency.features import family
 from edgemeta.report.drawing import label
 from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner
 from edgemeta.space.presets import edge, mobile, tapered
@@ -91,6 +92,8 @@ def example(seed: int = 7, count: int = 60) -> Story:
         ),
         profile={"Device": "host-x86-2core", "CPU": "Intel Xeon Platinum 8488C", "Frequency governor": "unknown"}
         | {"Threads": "1", "Precision": "fp32, batch 1", "Runtime": "onnxruntime", "Measured on": "2026-11-21"},
+        drift=tuple((0.25 * at, 0.066 * math.exp(rng.gauss(0.02 * math.sin(at / 9), 0.02))) for at in range(150)),
+        doubts=("other processes kept 1.2 cores busy at the start",),
         files=tuple(
             BundleFile(name, size, f"{rng.getrandbits(256):064x}")
             for name, size in {
@@ -118,6 +121,11 @@ def _checks(rng: Random) -> list[Check]:
     found = []
     for group, count in (("profile", 20), ("search", 6)):
         for at in range(count):
-            ms = cost(SPACE.sample(rng=rng)).latency_ms
-            found.append(Check(f"{group} net {at + 1}", group, interval(ms), ms * math.exp(rng.gauss(0.01, 0.06))))
+            ops = SPACE.ops(SPACE.sample(rng=rng))
+            ms = sum(map(op_ms, ops))
+            shares: dict[str, float] = {}
+            for op in ops:
+                shares[family(op)] = shares.get(family(op), 0.0) + op_ms(op) / ms
+            taken = ms * math.exp(rng.gauss(0.01, 0.06))
+            found.append(Check(f"{group} net {at + 1}", group, interval(ms), taken, shares))
     return found

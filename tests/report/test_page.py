@@ -15,7 +15,7 @@ from edgemeta.types import Cost, Timing
 from tests.report.browser import BINARY, browser
 from tests.report.story_example import example
 
-SECTIONS = ("summary", "front", "layers", "agreement", "shots", "architecture", "learners", "run")
+SECTIONS = ("summary", "front", "layers", "agreement", "profile", "shots", "architecture", "learners", "run")
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&\udce9{{ 7*7 }}"
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -59,7 +59,7 @@ def hostile() -> Story:
         device=HOSTILE,
         winner=replace(story.winner, learner=HOSTILE),
         scores=tuple(replace(s, learner=HOSTILE, test_set=HOSTILE) for s in story.scores),
-        checks=tuple(replace(c, name=HOSTILE, group=HOSTILE) for c in story.checks),
+        checks=tuple(replace(c, name=HOSTILE, group=HOSTILE, shares={HOSTILE: 1.0}) for c in story.checks),
         layers=((HOSTILE, 0.1),),
         trials=tuple(replace(t, searcher=HOSTILE) for t in story.trials),
         data=(DataFacts(HOSTILE, 3, {HOSTILE: 2}, notes=(HOSTILE,)),),
@@ -67,6 +67,7 @@ def hostile() -> Story:
         commands=(HOSTILE,),
         stages=((HOSTILE, 1.0),),
         profile={HOSTILE: HOSTILE},
+        doubts=(HOSTILE, HOSTILE),
         files=(BundleFile(HOSTILE, 1, HOSTILE),),
     )
 
@@ -103,6 +104,18 @@ def test_first_screen_answers():
     assert all(part in first for part in (*shown, "cap 256 KiB", "cap 512 KiB", "Every cap holds", "± 0.5 %"))
 
 
+def test_energy_is_shown_where_it_was_measured_and_never_guessed():
+    story = example()
+    words = Outline(page.render(story)).words
+    assert "Energynot measured" in words and "[mJ]" not in words
+    known = replace(story, winner=replace(story.winner, energy_mj=2.5), budget=replace(story.budget, energy_mj=2.0))
+    known = replace(known, trials=tuple(replace(t, cost=replace(t.cost, energy_mj=1.25)) for t in story.trials))
+    words = Outline(page.render(known)).words
+    assert "energy [mJ]" in words and "1.25" in words
+    assert "2.5 mJ" in words and "cap 2 mJ" in words and "Over the cap: Energy" in words
+    assert "energy 2 mJ" in words  # the budget
+
+
 def test_a_broken_cap_is_named():
     story = example()
     broken = replace(story, budget=Cost(0.9 * story.winner.measured.median_ms, 1.0, 512.0))
@@ -126,6 +139,40 @@ def test_a_winner_that_was_not_measured_says_so():
     bare = replace(story, winner=replace(story.winner, measured=None, ram_kib=None, flash_kib=None), scores=())
     words = Outline(page.render(bare)).words
     assert "not measured" in words and "unknown" in words and "per image" in words
+
+
+def test_agreement_tells_shares_and_what_the_fit_has_seen():
+    story = example()
+    words = Outline(page.render(story)).words
+    assert "inside their interval" in words and "used in the fityesno" in "".join(words.split("\n"))
+    assert "were used to fit the prediction" in words and "By kind of operator" in words
+    later = tuple(c for c in story.checks if c.group == "search")
+    words = Outline(page.render(replace(story, checks=later))).words
+    assert "were used to fit" not in words and "bundle measured after the search" in words
+
+
+def test_doubts_are_told_twice_and_their_absence_never():
+    story = replace(example(), doubts=("a busy machine", "whole milliseconds"))
+    words = Outline(page.render(story)).words
+    first = words[: words.index("Accuracy against latency")]
+    assert "in doubt: a busy machine, and 1 more" in first and "whole milliseconds" in words[len(first) :]
+    assert "doubt" not in Outline(page.render(replace(story, doubts=()))).words
+
+
+def test_a_device_seen_ten_times_has_a_page_without_operators_or_drift():
+    story = example()
+    few = tuple(replace(c, shares={}) for c in story.checks[:10])
+    outline = Outline(page.render(replace(story, checks=few, layers=(), drift=(), doubts=())))
+    assert outline.open == [] and "used in the fit" in outline.words
+    assert "By kind of operator" not in outline.words and "reference network" not in outline.words
+    assert "whole networks alone has none" in outline.words
+
+
+def test_a_crowd_is_thinned_and_the_page_says_so():
+    story = example()
+    crowd = tuple(replace(c, measured_ms=c.measured_ms + at / 1e4) for at in range(30) for c in story.checks[:20])
+    words = Outline(page.render(replace(story, checks=crowd))).words
+    assert "300 of the 600 are drawn" in words
 
 
 def test_learners_table_says_non_transductive():
@@ -216,7 +263,10 @@ def test_no_number_breaks_the_page(numbers, size, status):
         winner=replace(story.winner, predicted=Latency(d, e, f), measured=Timing(g, h, 1), ram_kib=i),
         trials=tuple(replace(t, cost=Cost(d, e, f), score=g, score_ci=h, status=status) for t in story.trials[:size]),
         layers=(("one", a), ("two", b)),
-        checks=tuple(replace(k, predicted=Latency(a, b, c), measured_ms=d) for k in story.checks[:size]),
+        checks=tuple(
+            replace(k, predicted=Latency(a, b, c), measured_ms=d, shares={"add": e}) for k in story.checks[:size]
+        ),
+        drift=((a, b), (c, d), (e, f), (g, h))[: size + 1],
         scores=tuple(replace(s, accuracy=e, ci=f) for s in story.scores[:size]),
     )
     html = page.render(Story.from_dict(odd.to_dict()))

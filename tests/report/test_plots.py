@@ -1,11 +1,9 @@
-import math
 import re
 
 import pytest
 
-from edgemeta.contracts import Latency
 from edgemeta.report import front, plots
-from edgemeta.report.story import Check, Score
+from edgemeta.report.story import Score
 from tests.report.story_example import example
 
 
@@ -14,19 +12,10 @@ def test_nothing_is_drawn_outside_the_picture(width):
     story = example()
     for drawn in (
         front.front(story.trials, story.budget, story.winner, width=width),
-        plots.agreement(story.checks, width=width),
         plots.shots(story.scores, width=width),
     ):
         across = [float(x) for x in re.findall(r'\b(?:c?x[12]?)="(-?[\d.]+)"', drawn)]
         assert across and min(across) >= 0 and max(across) <= width
-
-
-def test_hits_count_the_band():
-    def check(predicted: float) -> Check:
-        return Check("net", "profile", Latency(predicted, predicted, predicted), 1.0)
-
-    assert plots.hits([check(0.89), check(0.91), check(1.09), check(1.11)]) == 2
-    assert plots.usable([check(1.0), check(0.0), check(math.nan)]) == [check(1.0)]
 
 
 def test_curves_never_mix_numbers_of_classes():
@@ -41,3 +30,10 @@ def test_curves_never_mix_numbers_of_classes():
 @pytest.mark.parametrize(("ms", "words"), [(0.18712, "0.187 ms"), (12.3456, "12.3 ms"), (0.00042, "0.42 µs")])
 def test_milliseconds(ms, words):
     assert plots.milliseconds(ms) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(12.34, "+12.3"), (-0.06, "−0.1"), (-0.04, "0.0"), (0.0, "0.0"), (float("nan"), "+nan")]
+)
+def test_signs_are_real_and_zero_has_none(value, words):
+    assert plots.signed(value, ".1f") == words

@@ -47,6 +47,18 @@ def test_profile_facts_say_what_a_latency_needs():
     facts = profile_facts(profile)
     assert facts["Device"] == "box (simulated)" and facts["Versions"] == "onnxruntime 1.31"
     assert {"CPU", "Frequency governor", "Threads", "Measured on"} <= set(facts)
+    assert facts["Energy of the processor"] == "not measured" and "Source" not in facts
+    assert facts["Cores allowed"] == "unknown" and facts["Operators timed"] == "none"
+
+
+def test_profile_facts_tell_energy_source_and_cores():
+    profile = Profile(
+        "box", "published", {}, 1, "fp32", 1, "2026-01-02", "A CPU", "unknown", False, {"per_ms_mj": 12.5}, {},
+        affinity=(0, 1, 2, 6), source="a paper",
+    )  # fmt: skip
+    facts = profile_facts(profile)
+    assert facts["Energy of the processor"] == "12.5 mJ per ms" and facts["Source"] == "a paper"
+    assert facts["Cores allowed"] == "0–2, 6"
 
 
 def test_files_come_back_and_bad_ones_are_one_line(tmp_path):

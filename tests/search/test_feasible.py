@@ -39,6 +39,22 @@ def test_repair_leaves_what_fits_and_mends_what_does_not(tiny):
     assert sum(repair(arch, tiny, cost, cap, rng=rng) is not None for arch in archs) > 45
 
 
+def test_a_cap_on_energy_that_is_not_measured_is_refused_without_a_search(tiny):
+    with pytest.raises(Infeasible, match="no energy is measured, so nothing fits energy 3 mJ; leave --energy-mj out"):
+        require_feasible(tiny, cost_of(tiny), Cost(energy_mj=3.0), rng=Random(0))
+
+
+def test_energy_is_a_cap_like_any_other(tiny):
+    def cost(arch):
+        return Cost(1.0, 1.0, 1.0, 5.0 * cost_of(tiny)(arch).latency_ms)
+
+    least = min(cost(tiny.sample(rng=Random(i))).energy_mj for i in range(30))
+    found = require_feasible(tiny, cost, Cost(energy_mj=least), rng=Random(0))
+    assert cost(found).energy_mj <= least
+    with pytest.raises(Infeasible, match="the least found is energy .* mJ > 1e-05 mJ.*raise --energy-mj"):
+        require_feasible(tiny, cost, Cost(energy_mj=1e-5), rng=Random(0))
+
+
 def test_infeasible_names_the_least_and_the_flag(tiny):
     cost = cost_of(tiny)
     with pytest.raises(Infeasible) as caught:

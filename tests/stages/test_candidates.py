@@ -63,6 +63,27 @@ def test_nothing_that_fits_leaves_the_old_bundle(problem, profile, tmp_path):
     assert (tmp_path / "bundle" / "manifest.json").read_bytes() == before
 
 
+def test_energy_of_a_bundle_follows_its_measured_latency(problem, profile, tmp_path):
+    small = candidate(problem, tmp_path, width=4)
+    rated = replace(profile, overhead={**profile.overhead, "per_ms_mj": 10.0})
+    capped = replace(problem, predictor=predictor(rated), cap=Cost(energy_mj=1e6))
+    outcome, _ = first_fitting(tmp_path / "bundle", [small], capped, rated, measure=True)
+    costs = bundle.read(tmp_path / "bundle").costs
+    assert outcome.cost.energy_mj == 10.0 * inference_ms(costs.measured.model_dump())
+    assert costs.predicted.energy_mj == pytest.approx(10.0 * costs.predicted.latency_ms)
+    assert costs.caps.energy_mj == 1e6
+    with pytest.raises(Infeasible, match="raise --energy-mj"):
+        tight = replace(capped, cap=Cost(energy_mj=1e-6))
+        first_fitting(tmp_path / "bundle", [small], tight, rated, measure=True)
+
+
+def test_a_bundle_says_by_none_that_energy_was_not_measured(problem, profile, tmp_path):
+    outcome, _ = first_fitting(tmp_path / "b", [candidate(problem, tmp_path)], problem, profile, measure=False)
+    costs = bundle.read(tmp_path / "b").costs
+    assert costs.predicted.energy_mj is None and costs.caps.energy_mj is None
+    assert outcome.cost.energy_mj == float("inf") and outcome.cost.fits(problem.cap)
+
+
 def test_the_manifest_has_the_scale_of_the_data(problem, profile, tmp_path):
     """Float arrays are taken as they are; only bytes are divided by 255."""
     first_fitting(tmp_path / "bundle", [candidate(problem, tmp_path)], problem, profile, measure=False)

@@ -1,0 +1,97 @@
+"""What float and int8 graphs share: geometry, the frame of a model, and the file that timed models cut weights from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgemeta.types import Op
+
+OPSET = 17
+IR_VERSION = 8  # ONNX Runtime 1.13 and later read it
+BATCH = "n"
+POOL = 2**20  # random numbers that all weights are cut from: drawing fresh ones takes longer
+WEIGHTS_FILE = "weights.bin"  # lies beside the models that are timed
+STORED_SCALE = np.float32(0.05)  # of float kernels and biases, whatever the fan-in: the biases keep activations alive
+ALIGN_BYTES = 64
+
+
+@lru_cache(maxsize=1)
+def pool() -> np.ndarray:
+    """POOL standard normal numbers, float32, always the same."""
+    return np.random.default_rng(0).standard_normal(POOL, dtype=np.float32)
+
+
+def value(position: int) -> str:
+    """Name of what the operator at `position` gives; -1 is the network's input."""
+    return "x" if position < 0 else f"v{position}"
+
+
+def node_kind(op: Op) -> tuple[str, dict[str, Any]]:
+    """ONNX operator and attributes."""
+    if op.kind == "conv":
+        pads = [op.kernel // 2] * 4
+        return "Conv", dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads, group=op.groups)
+    if op.kind == "maxpool":
+        return "MaxPool", dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2)
+    if op.kind in ("add", "gap"):
+        return {"add": "Add", "gap": "GlobalAveragePool"}[op.kind], {}
+    raise ValueError(f"no ONNX for operator kind {op.kind!r}")
+
+
+def float_nodes(i: int, op: Op) -> list[onnx.NodeProto]:
+    """The operator at position `i`, and the ReLU after it where it has one."""
+    kind, attributes = node_kind(op)
+    inputs = [value(j) for j in op.inputs] + ([f"{i}.weight", f"{i}.bias"] if op.kind == "conv" else [])
+    relu = op.act == "relu"
+    node = helper.make_node(kind, inputs, [f"c{i}" if relu else f"v{i}"], name=f"{i}.{op.kind}", **attributes)
+    return [node, helper.make_node("Relu", [f"c{i}"], [f"v{i}"], name=f"{i}.relu")] if relu else [node]
+
+
+def model(
+    ops: Sequence[Op],
+    nodes: Sequence[onnx.NodeProto],
+    initializers: Sequence[TensorProto],
+    *,
+    batch: int | None,
+    last: str | None = None,
+) -> onnx.ModelProto:
+    """`x (n, C, H, W) -> z (n, dim)`: nodes that end in the value `last`, which is flattened."""
+    flat = numpy_helper.from_array(np.array([0, -1], np.int64), "flat")
+    flatten = helper.make_node("Reshape", [last or value(len(ops) - 1), "flat"], ["z"], name="flatten")
+    n = BATCH if batch is None else batch
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [n, *ops[0].in_shape])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [n, math.prod(ops[-1].out_shape)])
+    graph = helper.make_graph([*nodes, flatten], "body", [x], [z], [*initializers, flat])
+    opset = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="edgemeta")
+
+
+def stored(name: str, shape: Sequence[int], dtype: int, offset: int) -> TensorProto:
+    """An initializer that is a piece of WEIGHTS_FILE: `dtype` as in TensorProto, `offset` in bytes."""
+    length = math.prod(shape) * np.dtype(helper.tensor_dtype_to_np_dtype(dtype)).itemsize
+    tensor = TensorProto(name=name, dims=shape, data_type=dtype, data_location=TensorProto.EXTERNAL)
+    for key, text in (("location", WEIGHTS_FILE), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=text)
+    return tensor
+
+
+class Cutter:
+    """Where in the file the next kernel begins: one after another, from the start again where the rest is too short."""
+
+    def __init__(self, size: int):
+        self._size, self._next = size, 0
+
+    def cut(self, length: int) -> int | None:
+        """Byte offset of the next `length` bytes; None where the whole file is shorter."""
+        if length > self._size:
+            return None
+        begin = 0 if self._next + length > self._size else self._next
+        self._next = begin + -(-length // ALIGN_BYTES) * ALIGN_BYTES
+        return begin

@@ -1,0 +1,134 @@
+"""A predictor for a device of which only a few whole networks were timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from edgemeta.contracts import Additive, Latency
+from edgemeta.errors import BadProfile, nearest
+from edgemeta.space.presets import SPACES
+from edgemeta.space.published import PUBLISHED
+from edgemeta.space.space import Space
+from edgemeta.types import Arch, Op, Profile
+
+from . import basis, checks, choose, fewshot, profile, simulate
+from .parts import Parts, count
+
+TYPICAL = 600  # random architectures that stand for a space
+MOST_TIMINGS = 60  # more than these say little new and cost cubic time
+CANDIDATES = 300  # from which the most telling are chosen
+
+
+class Ground(NamedTuple):
+    """What a space gives to any device: its typical networks and the prior."""
+
+    space: Any
+    typical: Parts
+    prior: fewshot.Prior
+
+
+def space_named(name: str) -> Any:
+    """The space that an architecture's name says: a published one, or a preset and its input shape."""
+    if name in PUBLISHED:
+        return PUBLISHED[name]()
+    kind, _, shape = name.rpartition("-")
+    sizes = shape.split("x")
+    if kind not in SPACES or len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        known = [*PUBLISHED, *(f"{name}-<shape>" for name in SPACES)]
+        raise BadProfile(f"timings of a space {name!r}, which is not known; {nearest(name, known)}")
+    channels, height, width = map(int, sizes)
+    return SPACES[kind]((channels, height, width))
+
+
+@lru_cache(maxsize=4)
+def ground(name: str, without: str = "") -> Ground:
+    """The prior of a space: simulated devices, and the shipped profiles that timed many of its networks.
+
+    `without` leaves one of these out, to judge the prediction by it.
+    """
+    space = space_named(name)
+    rng = Random(0)
+    typical = count([space.ops(space.sample(rng=rng)) for _ in range(TYPICAL)])
+    of_space = basis.build(typical, simulate.draw(fewshot.DEVICES, rng=np.random.default_rng(0)))
+    known = [p for p in _shipped(name) if p.device != without]
+    real = [_learned(of_space[0], space, p) for p in known]
+    return Ground(space, typical, fewshot.prior(typical, real, basis_of=of_space))
+
+
+def _shipped(name: str) -> list[Profile]:
+    found = [profile.load(path) for path in profile.available().values()]
+    return [p for p in found if len(p.nets) >= CANDIDATES and p.nets[0].arch.space == name]
+
+
+def _learned(of_space: basis.Basis, space: Any, known: Profile) -> np.ndarray:
+    features = of_space(count([space.ops(net.arch) for net in known.nets]))
+    return fewshot.learn(of_space, features, np.array([net.timing.median_ms for net in known.nets]))
+
+
+def support(space: Any, timings: int, *, seed: int) -> list[Arch]:
+    """The architectures to time on a device of which nothing is known, the most telling first."""
+    if timings < 1:
+        raise BadProfile(f"{timings} timings tell nothing; time 3 to 20 networks")
+    rng = Random(seed)
+    pool = list(dict.fromkeys(space.sample(rng=rng) for _ in range(CANDIDATES)))
+    prior = ground(space.name).prior
+    features = prior.basis(count([space.ops(arch) for arch in pool]))
+    return [pool[i] for i in choose.design(prior, features, timings)]
+
+
+@final
+class FewShot:
+    """Conditions the prior of the space that was timed on the profile's networks.
+
+    Networks of another space are predicted from what the devices of the mixture would take for them: what kinds and
+    choices of operators told on the timed space says nothing there.
+    """
+
+    def __init__(self, profile: Profile):
+        nets = checks.one_each(profile.nets)
+        checks.check_nets(nets, f"profile {profile.device!r}")
+        self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.per_ms_mj = profile.overhead.get("per_ms_mj")
+        self.precision = profile.precision
+        known = ground(nets[0].arch.space)
+        self._basis = known.prior.basis
+        features = self._basis(count([net.ops or known.space.ops(net.arch) for net in nets]))
+        times = np.array([net.timing.median_ms for net in nets])
+        if len(times) > MOST_TIMINGS:
+            chosen = choose.design(known.prior, features, MOST_TIMINGS)
+            features, times = features[chosen], times[chosen]
+        self._posterior = fewshot.fit(known.prior, features, times)
+
+    def latency(self, ops: Sequence[Op]) -> Latency:
+        parts = count([ops])
+        features = self._basis(parts)
+        if not self._basis.knows(parts):
+            features[:, self._basis.blocks[0].stop :] = 0
+        low, high = fewshot.interval(self._posterior, features)
+        return Latency(*(float(np.exp(log[0])) for log in (fewshot.mean(self._posterior, features), low, high)))
+
+    def additive(self, space: Space) -> Additive:
+        """What landmark devices take adds up, and so do counts; their logarithms are weighed."""
+        of = self._basis
+        weights = self._posterior.weights / of.spread
+        first = of.blocks[0].stop
+        home = of.knows(count([space.ops(space.sample(rng=Random(0)))]))
+        rest = weights[first:] if home else np.zeros(len(weights) - first)
+        constant = self._posterior.level + self._posterior.constant
+        constant -= float(of.mean[:first] @ weights[:first] + of.mean[first:] @ rest)
+        logs, started = weights[:first].astype(np.float32), of.landmarks.constant.astype(np.float32)
+
+        def sums(networks: Sequence[Sequence[Op]]) -> np.ndarray:
+            parts = count(networks)
+            times = parts.counts @ simulate.part_times(parts, of.landmarks, of.scale)
+            return np.hstack([times, (of.counts(parts) @ rest)[:, None]])
+
+        def latency_ms(terms: np.ndarray) -> np.ndarray:
+            return np.exp(np.log(terms[:, :-1] + started) @ logs + terms[:, -1] + constant)
+
+        return Additive(sums, latency_ms)

@@ -1,0 +1,50 @@
+"""`edgemeta profile import`: profiles of devices that are somewhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemeta import config as configs
+from edgemeta.errors import BadConfig, nearest
+from edgemeta.latency import by_hand, machine, public
+from edgemeta.latency import profile as profiles
+from edgemeta.report.tables import table
+from edgemeta.space import presets
+from edgemeta.space.published import PUBLISHED
+from edgemeta.types import Profile
+
+BY_HAND = "timings"
+FORMATS = (*public.FORMATS, BY_HAND)
+SPACES: Mapping[str, Callable[..., Any]] = {**presets.SPACES, **PUBLISHED}
+
+
+def run(config: configs.Import) -> str:
+    """Write the profile, or list the devices of a table that none was chosen from."""
+    if config.format not in FORMATS:
+        raise BadConfig(f"setting format = {config.format!r}: {nearest(config.format, FORMATS)}; give --format")
+    if config.file is None:
+        raise BadConfig("no file to import: name it, as in `edgemeta profile import --format nb201 table.npz`")
+    if config.device:
+        return _written(_profile(config, config.file), config.out)
+    if config.format == BY_HAND:
+        raise BadConfig("timings taken by hand need the name of the device they were taken on; give --device")
+    return f"{table(public.devices(config.file, config.format))}\nchoose one with --device"
+
+
+def _profile(config: configs.Import, file: Path) -> Profile:
+    if config.format != BY_HAND:
+        return public.read(file, config.format, config.device)
+    make = SPACES[config.space]
+    space = make() if config.space in PUBLISHED else make(config.in_shape)
+    return by_hand.read(file, space, config.device, threads=config.threads, precision=config.precision)
+
+
+def _written(profile: Profile, out: Path | None) -> str:
+    path = profiles.save(profile, out or Path(f"{machine.slug(profile.device).replace('-', '_')}.json"))
+    times = sorted(net.timing.median_ms for net in profile.nets)
+    name = profile.nets[0].arch.space
+    told = f"{profile.device}: {len(times)} networks of {name}, {times[0]:.4g} to {times[-1]:.4g} ms"
+    said = [f"{told}, batch {profile.batch} -> {path}", *(f"doubt: {doubt}" for doubt in profile.doubts)]
+    return "\n".join([*said, f"source: {profile.source}"])
