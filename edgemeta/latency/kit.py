@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.errors import BadProfile, nearest
+from edgemeta.errors import BadProfile
 from edgemeta.files import resource, write_bytes, write_json, write_text
-from edgemeta.space.presets import SPACES
+from edgemeta.space.named import named
+from edgemeta.space.published import Published
 from edgemeta.space.space import Space
 from edgemeta.types import Arch
 
@@ -109,7 +109,9 @@ def read(folder: Path | str, space: Space | None = None) -> Kit:
     folder = Path(folder)
     plan = _plan(folder)
     try:
-        own = _space(plan) if space is None else space
+        own = named(plan["space"]) if space is None else space
+        if not isinstance(own, Space):
+            raise BadProfile(f"the kit {folder} is of {own.name}, whose networks are predicted and never run; {_AGAIN}")
         if plan["space"] != own.name:
             raise BadProfile(f"the kit {folder} is of space {plan['space']}, not {own.name}; {_AGAIN}")
         names = [*plan["models"], plan["reference"], plan["head"], f"models/{WEIGHTS_FILE}", "models/input.bin"]
@@ -181,15 +183,6 @@ def _plan(folder: Path) -> dict[str, Any]:
     if not isinstance(plan, dict) or plan.get("format") != FORMAT:
         raise BadProfile(f"{path} is not the plan of a kit of format {FORMAT}; {_AGAIN}")
     return plan
-
-
-def _space(plan: Mapping[str, Any]) -> Space:
-    """The space that ships under the plan's name, at its input shape."""
-    kind = re.sub(r"-[0-9x]+$", "", plan["space"])
-    if kind not in SPACES:
-        raise BadProfile(f"the kit is of space {kind!r}, which is unknown here; {nearest(kind, SPACES)}")
-    channels, height, width = plan["input_shape"][1:]
-    return SPACES[kind]((channels, height, width))
 
 
 def _digest(content: bytes) -> str:

@@ -17,7 +17,7 @@ from edgemeta.errors import BadProfile, nearest
 from edgemeta.files import resource, write_json
 from edgemeta.types import Arch, NetTiming, Op, Profile, Timing
 
-from . import checks
+from . import checks, machine
 
 MAX_BYTES = 64 * 2**20  # far above any real profile; a wrong file is refused before it is parsed
 MAX_MEDIAN_MS = 1e4  # an operator of a small network that takes 10 s is a time in another unit
@@ -199,7 +199,7 @@ def _wrong_by(profile: Profile) -> float:
 
 
 def _warn_of_other_runtime(profile: Profile, path: Path) -> None:
-    if profile.synthetic or profile.runtime not in profile.versions:
+    if profile.cpu != machine.cpu() or profile.runtime not in profile.versions:
         return
     try:
         here = version(profile.runtime)

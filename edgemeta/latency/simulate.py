@@ -53,8 +53,8 @@ def draw(count: int, *, rng: np.random.Generator) -> Devices:
     for kind in _FREE:
         launch[_KIND[kind]] = rng.choice([0.0, 0.3, 1.0], count) * rng.random(count)
     effort = np.ones((len(KINDS), count))
-    effort[_KIND["grouped"]] = np.exp(rng.uniform(0, math.log(5), count))
-    effort[_KIND["depthwise"]] = np.exp(rng.uniform(0, math.log(33), count))
+    effort[_KIND["grouped"]] = np.exp(rng.uniform(math.log(0.7), math.log(5), count))
+    effort[_KIND["depthwise"]] = np.exp(rng.uniform(math.log(0.5), math.log(33), count))
     effort[_KIND["dense"]] = np.exp(rng.uniform(math.log(0.3), 0, count))
     effort[_KIND["pool"]] = np.exp(rng.uniform(-1, 3, count))
     traffic = np.ones((len(KINDS), count))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from random import Random
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from edgemeta.contracts import Additive, Latency
-from edgemeta.errors import BadProfile, nearest
-from edgemeta.space.presets import SPACES
-from edgemeta.space.published import PUBLISHED
+from edgemeta.errors import BadProfile
+from edgemeta.space.named import named
+from edgemeta.space.published import Published
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Op, Profile
 
@@ -27,22 +27,9 @@ CANDIDATES = 300  # from which the most telling are chosen
 class Ground(NamedTuple):
     """What a space gives to any device: its typical networks and the prior."""
 
-    space: Any
+    space: Space | Published
     typical: Parts
     prior: fewshot.Prior
-
-
-def space_named(name: str) -> Any:
-    """The space that an architecture's name says: a published one, or a preset and its input shape."""
-    if name in PUBLISHED:
-        return PUBLISHED[name]()
-    kind, _, shape = name.rpartition("-")
-    sizes = shape.split("x")
-    if kind not in SPACES or len(sizes) != 3 or not all(size.isdigit() for size in sizes):
-        known = [*PUBLISHED, *(f"{name}-<shape>" for name in SPACES)]
-        raise BadProfile(f"timings of a space {name!r}, which is not known; {nearest(name, known)}")
-    channels, height, width = map(int, sizes)
-    return SPACES[kind]((channels, height, width))
 
 
 @lru_cache(maxsize=4)
@@ -51,7 +38,7 @@ def ground(name: str, without: str = "") -> Ground:
 
     `without` leaves one of these out, to judge the prediction by it.
     """
-    space = space_named(name)
+    space = named(name)
     rng = Random(0)
     typical = count([space.ops(space.sample(rng=rng)) for _ in range(TYPICAL)])
     of_space = basis.build(typical, simulate.draw(fewshot.DEVICES, rng=np.random.default_rng(0)))
@@ -65,12 +52,12 @@ def _shipped(name: str) -> list[Profile]:
     return [p for p in found if len(p.nets) >= CANDIDATES and p.nets[0].arch.space == name]
 
 
-def _learned(of_space: basis.Basis, space: Any, known: Profile) -> np.ndarray:
+def _learned(of_space: basis.Basis, space: Space | Published, known: Profile) -> np.ndarray:
     features = of_space(count([space.ops(net.arch) for net in known.nets]))
     return fewshot.learn(of_space, features, np.array([net.timing.median_ms for net in known.nets]))
 
 
-def support(space: Any, timings: int, *, seed: int) -> list[Arch]:
+def support(space: Space | Published, timings: int, *, seed: int) -> list[Arch]:
     """The architectures to time on a device of which nothing is known, the most telling first."""
     if timings < 1:
         raise BadProfile(f"{timings} timings tell nothing; time 3 to 20 networks")

@@ -11,6 +11,7 @@ from edgemeta.latency import kit as kits
 from edgemeta.latency import profile, runners
 from edgemeta.latency.measure import measure_host
 from edgemeta.types import Profile
+from tests.latency.pretend import Lab, lab
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,15 @@ def timed(kit, tmp_path_factory) -> Path:
 def record(timed) -> dict:
     """What stands in that file, to be changed at will."""
     return json.loads(timed.read_text())
+
+
+@pytest.fixture(scope="session")
+def cells() -> Lab:
+    """Cells of NAS-Bench-201: pruning and parallel paths."""
+    return lab("nb201", networks=300, devices=40)
+
+
+@pytest.fixture(scope="session")
+def toys(tiny) -> Lab:
+    """Networks of the tiny space."""
+    return lab(tiny.name, networks=300, devices=40)

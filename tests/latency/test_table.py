@@ -69,9 +69,10 @@ def test_a_missing_operator_is_named_with_its_nearest(host, tiny, rng):
 
 def test_an_empty_table_says_so(host, tiny, rng):
     with pytest.raises(BadProfile, match="it has none"):
-        predictor(replace(host, ops={})).latency(tiny.ops(tiny.sample(rng=rng)))
+        predictor(replace(host, ops={}, nets=())).latency(tiny.ops(tiny.sample(rng=rng)))
 
 
 def test_the_profile_decides_its_predictor(host, null):
     assert isinstance(predictor(null), PREDICTORS["per_mac"])  # type: ignore[arg-type]
     assert isinstance(predictor(host), PREDICTORS["table"])  # type: ignore[arg-type]
+    assert isinstance(predictor(replace(host, ops={})), PREDICTORS["few_shot"])  # type: ignore[arg-type]

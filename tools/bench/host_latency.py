@@ -1,59 +1,81 @@
-"""Predicted against measured latency of random whole networks on this machine.
+"""Predicted against measured latency of random whole networks, on the four devices that one machine is.
 
-    python tools/bench/host_latency.py --nets 200 --json host_latency.json
+    python tools/bench/host_latency.py --json host_latency.json
 
-The machine is profiled first (or `--profile PATH` is read), then fresh random architectures of the space are timed:
-none of them was timed for the profile. Each is timed at several moments, every time in a new session, and its median is
-taken as measured, with no correction of any kind; ONNX Runtime, one thread, float32, batch 1.
+ONNX Runtime with one thread, with two, with int8 graphs, and onnxruntime-web's wasm under Node: each is profiled, then
+fresh random architectures are timed, none of which was timed for the profile. Each is timed at several moments in
+random order, every time in a new session, and the median of these is taken as measured, with no correction of any kind.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import Any
 
 import numpy as np
 from _common import emit, parser
 from _common import table as table_of
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
-from edgemeta.latency import measure, profile, table
-from edgemeta.latency.onnx_net import to_onnx
+from edgemeta.latency import kit as kits
+from edgemeta.latency import measure, profile, runners, table, visits
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Profile
 
+DEVICES: Mapping[str, Mapping[str, Any]] = {
+    "ort_1t": {},
+    "ort_2t": {"threads": 2},
+    "ort_int8": {"precision": "int8"},
+    "node_wasm": {"runtime": "onnxruntime-web"},
+}
 _TEST_SEED = 1_000_003  # added to --seed, so that the test draws are not the profile's
 
 
 def main() -> int:
     args = _arguments()
     space = SPACES[args.space]()
-    begin = time.perf_counter()
-    known = profile.load(args.profile) if args.profile else measure.measure_host(space, seed=args.seed)
-    facts = {"device": known.device, "governor": known.governor, "profile_s": time.perf_counter() - begin}
-    facts |= {"overhead": dict(known.overhead), "measured_on": known.measured_on, "space": space.name}
-    archs = _unseen(space, known, args.nets, seed=args.seed)
-    rows = _rows(space, known, archs, _measure(space, archs, moments=args.moments, seed=args.seed))
-    sizes = _by_size(rows)
-    facts |= {"by_size": sizes, "moments": args.moments, "seed": args.seed}
-    print(table_of(sizes), end="\n\n")
-    return emit("host_latency", _values(rows), rows, args.json, facts, goals=args.goals)
+    values: dict[str, float] = {}
+    rows, facts = [], {"space": space.name, "seed": args.seed}
+    for name in args.devices:
+        begin = time.perf_counter()
+        known = measure.measure_host(space, seed=args.seed, **DEVICES[name])
+        taken = time.perf_counter() - begin
+        if args.keep:
+            _keep(known, name, args.keep)
+        timed = _timed(space, known, _unseen(space, known, args.nets, seed=args.seed), name, args)
+        found = _values(timed)
+        values |= {f"{value}_{name}": number for value, number in found.items()}
+        rows.append({"device": name, **found, "profile_s": taken})
+        facts[name] = {"profile": _circumstances(known), "by_size": _by_size(timed), "nets": timed}
+        print(table_of(facts[name]["by_size"]), end="\n\n", flush=True)
+    coverage = [row["coverage90"] for row in rows]
+    values |= {"coverage90_low": min(coverage), "coverage90_high": max(coverage)}
+    return emit("host_latency", values, rows, args.json, facts, goals=args.goals)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser("Predicted against measured latency of random whole networks on this machine.")
+    made = parser("Predicted against measured latency of random whole networks on this machine's devices.")
     made.add_argument("--space", choices=SPACES, default="edge", help="search space")
-    made.add_argument("--nets", type=int, default=200, help="test networks")
-    made.add_argument("--moments", type=int, default=8, help="timings of each network, spread in time")
+    made.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES), help="which of this machine's")
+    made.add_argument("--nets", type=int, default=300, help="test networks")
     made.add_argument("--seed", type=int, default=0, help="of the profile and of the test networks")
-    made.add_argument("--profile", type=Path, metavar="FILE", help="judge this profile instead of measuring one")
+    made.add_argument("--keep", type=Path, metavar="DIR", help="keep the profiles here, as they ship in profiles/")
     return made.parse_args()
+
+
+def _keep(known: Profile, name: str, folder: Path) -> None:
+    device = f"{known.device.removeprefix('host-').split('-processor')[0]}-{name.replace('_', '-')}"
+    source = "measured by tools/bench/host_latency.py on a virtual machine with two cores"
+    profile.save(replace(known, device=device, source=source), folder / f"{device}.json")
 
 
 def _unseen(space: Space, known: Profile, count: int, *, seed: int) -> list[Arch]:
@@ -68,54 +90,55 @@ def _unseen(space: Space, known: Profile, count: int, *, seed: int) -> list[Arch
     return found
 
 
-def _measure(space: Space, archs: list[Arch], *, moments: int, seed: int) -> list[list[float]]:
-    """Milliseconds of each architecture at each moment: all of them once, in random order, then all again."""
-    found: list[list[float]] = [[] for _ in archs]
-    x = np.random.default_rng(seed).standard_normal((1, *space.in_shape), dtype=np.float32)
-    models = [to_onnx(space.ops(arch), batch=1).SerializeToString() for arch in archs]
-    order = list(range(len(archs)))
-    with tqdm(total=moments * len(archs), desc="measuring", unit="net") as bar:
-        for moment in range(moments):
-            Random(f"{seed}/{moment}").shuffle(order)
-            for i in order:
-                timing = measure.time_model(models[i], {"x": x}, max_repeats=40, max_seconds=0.05)
-                found[i].append(timing.median_ms)
-                bar.update()
-    return found
-
-
-def _rows(space: Space, known: Profile, archs: list[Arch], measured: list[list[float]]) -> list[dict]:
+def _timed(
+    space: Space, known: Profile, archs: Sequence[Arch], name: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Every architecture with its prediction and the median of its moments; all of them once, then all again."""
     predict = table.predictor(known)
+    settings = DEVICES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        made = kits.write(
+            folder,
+            space,
+            archs,
+            seed=args.seed + _TEST_SEED,
+            precision=settings.get("precision", "fp32"),
+            threads=settings.get("threads", 1),
+            seconds=600.0,
+        )
+        run = runners.RUNTIMES[settings.get("runtime", measure.RUNTIME)]
+        timings = visits.read(run(made, Path(folder) / "timings.json"), made)
     rows = []
-    for arch, moments in zip(archs, measured, strict=True):
-        guess = predict.latency(space.ops(arch))
-        spread = float(np.subtract(*np.quantile(moments, (0.75, 0.25))))
-        fact = {"measured_ms": median(moments), "measured_iqr_ms": spread, "moments": len(moments)}
+    for net, moments in visits.by_net(timings.visits).items():
+        guess, times = predict.latency(space.ops(archs[net])), [visit.median for visit in moments]
+        fact = {"measured_ms": median(times), "moments": len(times), "spread": max(times) / min(times)}
         guesses = {"predicted_ms": guess.ms, "low_ms": guess.low_ms, "high_ms": guess.high_ms}
-        rows.append({"arch": str(arch), "operators": len(space.ops(arch)), **fact, **guesses})
+        rows.append({"arch": str(archs[net]), **fact, **guesses})
     return rows
 
 
-def _values(rows: list[dict]) -> dict[str, float]:
-    columns = ("measured_ms", "predicted_ms", "low_ms", "high_ms", "measured_iqr_ms")
-    measured, predicted, low, high, spread = (np.array([row[name] for row in rows]) for name in columns)
+def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    columns = ("measured_ms", "predicted_ms", "low_ms", "high_ms")
+    measured, predicted, low, high = (np.array([row[name] for row in rows]) for name in columns)
     error = np.abs(predicted / measured - 1)
-    coverage = np.mean((low <= measured) & (measured <= high))
     values = {
-        "within10_ort_1t": np.mean(error <= 0.1),
-        "mape_ort_1t": np.mean(error),
-        "spearman_ort_1t": spearmanr(predicted, measured)[0],
-        "coverage90_ort_1t": coverage,
-        "coverage90_low": coverage,  # lowest and highest of all runtimes measured: so far, one
-        "coverage90_high": coverage,
-        "bias_ort_1t": np.median(predicted / measured) - 1,
-        "error_q99_ort_1t": np.quantile(error, 0.99),
-        "measured_iqr_ratio_ort_1t": np.median(spread / measured),
+        "within10": np.mean(error <= 0.1),
+        "mape": np.mean(error),
+        "spearman": spearmanr(predicted, measured)[0],
+        "coverage90": np.mean((low <= measured) & (measured <= high)),
+        "bias": np.median(predicted / measured) - 1,
+        "error_q99": np.quantile(error, 0.99),
+        "median_ms": np.median(measured),
     }
     return {name: float(value) for name, value in values.items()}
 
 
-def _by_size(rows: list[dict]) -> list[dict]:
+def _circumstances(known: Profile) -> dict[str, Any]:
+    facts = {name: getattr(known, name) for name in ("device", "governor", "measured_on", "doubts", "affinity")}
+    return {**facts, "versions": dict(known.versions), "overhead": dict(known.overhead), "nets": len(known.nets)}
+
+
+def _by_size(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same errors for each fifth of the networks, from the fastest to the slowest."""
     ranked = sorted(rows, key=lambda row: row["measured_ms"])
     found = []
