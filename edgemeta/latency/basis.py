@@ -15,7 +15,7 @@ from . import simulate
 from .parts import Part, Parts
 from .simulate import KINDS, Devices
 
-LANDMARKS = 64  # devices whose log latencies stand for all simulated ones: these are within 0.1 % of their spans
+LANDMARKS = 64  # devices whose log latencies stand for all simulated ones, to 0.5 % of the span of new networks
 RAW = 0.5  # weight of what is there beside what runs: where all of it runs the two say the same
 
 Place = tuple[tuple[tuple[int, ...], ...], int, str]  # wiring of the part, place in it, operator key

@@ -16,7 +16,6 @@ import numpy as np
 from edgemeta.errors import BadProfile
 from edgemeta.files import resource, write_bytes, write_json, write_text
 from edgemeta.space.named import named
-from edgemeta.space.published import Published
 from edgemeta.space.space import Space
 from edgemeta.types import Arch
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.errors import BadProfile, nearest
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.published import OFA_LAYERS, OFA_STAGES, PUBLISHED
 from edgemeta.types import Arch, NetTiming, Profile, Timing
 
 from . import checks
@@ -33,7 +33,6 @@ class Layout(NamedTuple):
 
     space: str
     arrays: tuple[str, ...]
-    slots: Callable[[], Slots]
     values: Callable[[Arrays], Sequence[Sequence[Any]]]  # of each network, the option in each slot
     source: str
 
@@ -54,15 +53,9 @@ def _fbnet(arrays: Arrays) -> Sequence[Sequence[Any]]:
     return [[names[i] for i in row] for row in np.atleast_2d(index).tolist()]
 
 
-# Once-for-all (Cai 2020, arXiv:1908.09791): the image's size, then of five stages the depth and of four layers each the
-# kernel and the expansion. Layers past the depth are drawn and not there.
-OFA_STAGES, OFA_LAYERS = 5, 4
-OFA_SLOTS: Slots = (tuple(range(128, 225, 4)), *((2, 3, 4), *((3, 5, 7), (3, 4, 6)) * OFA_LAYERS) * OFA_STAGES)
-
-
 def _ofa(arrays: Arrays) -> Sequence[Sequence[Any]]:
     columns = [arrays["r"]]
-    for stage in range(OFA_STAGES):
+    for stage in range(len(OFA_STAGES)):
         columns.append(arrays["d"][:, stage])
         for layer in range(stage * OFA_LAYERS, (stage + 1) * OFA_LAYERS):
             columns += [arrays["ks"][:, layer], arrays["e"][:, layer]]
@@ -70,13 +63,13 @@ def _ofa(arrays: Arrays) -> Sequence[Sequence[Any]]:
 
 
 FORMATS: Mapping[str, Layout] = {
-    "nb201": Layout("nb201", ("arch_str",), lambda: _options("nb201"), _nb201,
+    "nb201": Layout("nb201", ("arch_str",), _nb201,
                     f"NAS-Bench-201 cells (Dong 2020, arXiv:2001.00326) timed by HW-NAS-Bench (Li 2021, "
                     f"arXiv:2103.10584) and others, {_HELP}"),
-    "fbnet": Layout("fbnet", ("op_idx", "op_names"), lambda: _options("fbnet"), _fbnet,
+    "fbnet": Layout("fbnet", ("op_idx", "op_names"), _fbnet,
                     f"FBNet blocks (Wu 2019, arXiv:1812.03443) timed by HW-NAS-Bench (Li 2021, arXiv:2103.10584) and "
                     f"others, {_HELP}"),
-    "ofa": Layout("ofa", ("ks", "e", "d", "r"), lambda: OFA_SLOTS, _ofa,
+    "ofa": Layout("ofa", ("ks", "e", "d", "r"), _ofa,
                   f"once-for-all networks (Cai 2020, arXiv:1908.09791) timed and {_HELP}"),
 }  # fmt: skip
 
@@ -155,7 +148,7 @@ def _archs(arrays: Arrays, layout: Layout, path: Path) -> list[Arch]:
         raise BadProfile(f"{path}: {', '.join(layout.arrays)} have other shapes than {layout.space}; {NEXT}") from error
     if len(rows) != arrays["latency_ms"].shape[1]:
         raise BadProfile(f"{path}: {arrays['latency_ms'].shape[1]} timings of {len(rows)} networks; {NEXT}")
-    index = [{value: i for i, value in enumerate(options)} for options in layout.slots()]
+    index = [{value: i for i, value in enumerate(options)} for options in _options(layout.space)]
     archs = []
     for row in rows:
         if len(row) != len(index) or any(value not in known for value, known in zip(row, index, strict=True)):

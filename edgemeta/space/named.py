@@ -15,7 +15,7 @@ def named(name: str) -> Space | Published:
     """A published space by its name, or a preset by its own and the input shape: `edge-1x28x28`."""
     if name in PUBLISHED:
         return PUBLISHED[name]()
-    found = re.fullmatch(r"(.+)-(\d+)x(\d+)x(\d+)", name)
+    found = re.fullmatch(r"(.+)-([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", name)
     if not found or found[1] not in SPACES:
         known = [*PUBLISHED, *(f"{kind}-1x28x28" for kind in SPACES)]
         raise BadProfile(f"space {name!r} is unknown here; {nearest(name, known)}")

@@ -153,7 +153,7 @@ def fbnet() -> Published:
 # Once-for-all MobileNetV3 (Cai 2020, arXiv:1908.09791): the image's size; of five stages the depth, and of each of four
 # layers the kernel and the expansion. Layers past the depth are drawn and not there.
 OFA_LAYERS = 4
-_OFA_STAGES = ((24, 2, False), (40, 2, True), (80, 2, False), (112, 1, True), (160, 2, True))  # width, stride, squeeze
+OFA_STAGES = ((24, 2, False), (40, 2, True), (80, 2, False), (112, 1, True), (160, 2, True))  # width, stride, squeeze
 _OFA_LAST = 960
 
 
@@ -162,7 +162,7 @@ def _lay_ofa(choices: Sequence[Any]) -> Tape:
     tape = Tape((3, size, size))
     tape.conv(16, 3, stride=2, act="relu")
     _lay_mobile(tape, 16, 3, 1, expansion=1, squeeze=False)
-    for i, (width, stride, squeeze) in enumerate(_OFA_STAGES):
+    for i, (width, stride, squeeze) in enumerate(OFA_STAGES):
         depth, *layers = rest[(1 + 2 * OFA_LAYERS) * i : (1 + 2 * OFA_LAYERS) * (i + 1)]
         for j in range(depth):
             kernel, expansion = layers[2 * j : 2 * j + 2]
@@ -193,7 +193,7 @@ def ofa() -> Published:
     """MobileNetV3 nets at 128 to 224 pixels; h-swish is written as the relu it costs about as much as."""
     layer = (("kernel", (3, 5, 7)), ("expansion", (3, 4, 6)))
     stage = (("depth", (2, 3, 4)), *((f"layer{j + 1}.{n}", o) for j in range(OFA_LAYERS) for n, o in layer))
-    slots = tuple((f"stage{i + 1}.{name}", options) for i in range(len(_OFA_STAGES)) for name, options in stage)
+    slots = tuple((f"stage{i + 1}.{name}", options) for i in range(len(OFA_STAGES)) for name, options in stage)
     return Published("ofa", (3, 224, 224), (("size", tuple(range(128, 225, 4))), *slots), _lay_ofa)
 
 

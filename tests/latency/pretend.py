@@ -42,6 +42,11 @@ class Lab(NamedTuple):
         predicted = fewshot.mean(posterior, self.features[self.held])
         return float(spearmanr(predicted, self.ms[self.held, device])[0])
 
+    def error(self, posterior: fewshot.Posterior, device: int) -> float:
+        """Root mean square error of log latency over the held-out networks."""
+        predicted = fewshot.mean(posterior, self.features[self.held])
+        return float(np.sqrt(np.mean((predicted - np.log(self.ms[self.held, device])) ** 2)))
+
 
 def lab(name: str, *, networks: int, devices: int) -> Lab:
     ground, rng = unseen.ground(name), Random(7)

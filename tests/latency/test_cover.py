@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
+
+import pytest
 
 from edgemeta.latency import cover
 from edgemeta.space.presets import edge
+from edgemeta.space.presets import tiny as tiny_space
+from edgemeta.types import Arch
 
 
 def _keys(space, archs) -> set[str]:
@@ -29,3 +34,39 @@ def test_covering_holds_every_operator_in_few_networks(tiny, rng):
     assert _keys(tiny, chosen) == set(cover.operators(tiny))
     assert len(chosen) < len(cover.operators(tiny)) / 2
     assert chosen == cover.covering(tiny, rng=Random(0))
+
+
+def _entries(space, arch) -> list[tuple[int, int, int]]:
+    """The shape that enters each stage of an architecture, from its stages alone."""
+    found = [space.in_shape]
+    slots = len(cover.FIELDS)
+    for i in range(1, len(space.stages)):
+        cut = replace(space, stages=space.stages[:i])
+        ops = cut.ops(Arch(cut.name, arch.picks[: i * slots]))
+        found.append(ops[-1].in_shape if ops[-1].kind == "gap" else ops[-1].out_shape)
+    return found
+
+
+@pytest.mark.parametrize("space", [tiny_space(), tiny_space((1, 7, 5)), tiny_space((3, 1, 1)), edge()], ids=str)
+def test_walks_know_every_entry(space):
+    """Nothing that enters a stage is unforeseen, and each shape enters once."""
+    walks, rng = list(cover.walks(space)), Random(5)
+    assert len(walks) == len(space.stages)
+    entries = [{space.in_shape}, *(set(walk.leaving) for walk in walks)]
+    for _ in range(200):
+        for known, shape in zip(entries, _entries(space, space.sample(rng=rng)), strict=False):
+            assert shape in known
+    for known, walk in zip(entries, walks, strict=False):
+        assert len(walk.before) == len(known)
+
+
+def test_walks_of_tiny_by_hand(tiny):
+    first, second = cover.walks(tiny)
+    own = 2 * 2 * 2 * 4 * 2
+    assert first.before == ((),) and len(first.own) == own == len(first.leaving)
+    # widths 4 and 8, a quarter of the pixels either way
+    assert set(first.leaving) == {(4, 6, 6), (8, 6, 6)} and set(second.leaving) == {(4, 3, 3), (8, 3, 3)}
+    assert len(second.before) == 2 and len(second.leaving) == len(second.heads) == 2 * own
+    assert len(first.cut.stages) == 1 and second.cut == tiny
+    for head, shape in zip(second.heads, second.leaving, strict=True):
+        assert tiny.ops(Arch(tiny.name, head))[-1].in_shape == shape  # of the closing pool

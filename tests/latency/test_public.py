@@ -83,7 +83,8 @@ def test_fbnet_blocks_go_by_name_not_by_number(write):
 
 def test_once_for_all_slots_hold_size_depths_kernels_and_expansions(write):
     table, net = arrays("ofa"), public.read(write("ofa"), "ofa", "pixel2").nets[3]
-    values = [options[pick] for options, pick in zip(public.OFA_SLOTS, net.arch.picks, strict=True)]
+    slots = [options for _, options in PUBLISHED["ofa"]().slots]
+    values = [options[pick] for options, pick in zip(slots, net.arch.picks, strict=True)]
     assert values[0] == table["r"][3] and values[1::9] == table["d"][3].tolist()
     assert values[2:10:2] == table["ks"][3, :4].tolist() and values[3:11:2] == table["e"][3, :4].tolist()
 

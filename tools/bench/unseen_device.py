@@ -103,6 +103,8 @@ class Table(NamedTuple):
 
 def main() -> int:
     args = _arguments()
+    if not (args.data_root / "help").is_dir():
+        sys.exit(f"no tables below {args.data_root}; name the folder that holds help/ with --data-root")
     tables = {name: _table(name, args.data_root) for name in sorted({SPLITS[split].space for split in args.splits})}
     rows: list[dict[str, Any]] = []
     fit_ms: list[float] = []
@@ -117,7 +119,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     made = parser("Latency of a device timed a few times, predicted with the devices of public tables.")
-    made.add_argument("--data-root", type=Path, required=True, metavar="DIR", help="folder with help/*.npz")
+    root = Path(__file__).resolve().parents[3] / "shared" / "data"
+    made.add_argument("--data-root", type=Path, default=root, metavar="DIR", help="folder with help/*.npz")
     made.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="which splits")
     made.add_argument("--seeds", type=int, default=20, help="supports per device and number of timings")
     return made.parse_args()
