@@ -119,7 +119,7 @@ def learn(basis: Basis, features: np.ndarray, latency_ms: np.ndarray) -> np.ndar
     return scale * (scaled.T @ np.linalg.solve(gram + np.eye(len(log)), log - log.mean()))
 
 
-RIDGE = (0.0, 1.0, 3.0)  # prior standard deviation, in noise, of a real device per block of features
+RIDGE = (1.0, 1.0, 3.0)  # prior standard deviation, in noise, of a real device per block of features
 
 
 def _least_noise(latency_ms: np.ndarray) -> float:

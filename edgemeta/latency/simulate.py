@@ -37,7 +37,7 @@ class Devices(NamedTuple):
     roof: np.ndarray  # (n,) p of the norm that joins arithmetic and memory: 1 adds, large takes the greater
     queue: np.ndarray  # (n,) the same for launches and work; 1 adds
     pruning: np.ndarray  # (n,) which of PRUNING it runs
-    parallel: np.ndarray  # (n,) share of the time that follows the longest path, not the sum
+    parallel: np.ndarray  # (n,) share of the time that follows the longest path, counted twice, and not the sum
     constant: np.ndarray  # (n,) of a run, in typical networks
 
 
