@@ -46,6 +46,7 @@ LOOK_S, BUSY = 0.3, 0.5  # how long the load of other processes is watched; in c
 NEEDS = ("kit", "threads", "seed", "input_shape", "reference", "models", "head", "passes", "max_passes", "disagree",
          "chunks", "chunk_ms", "chunk_runs", "reference_runs", "seconds")  # fmt: skip
 INTERRUPTED = 130
+WARM_S = (2.0, 4.0)  # at least and at most, before the first network
 Session = Any  # onnxruntime.InferenceSession
 Feeds = Mapping[str, Any]
 Visit = list  # [network, median ms, IQR ms, reference ms, seconds since the start]
@@ -124,12 +125,15 @@ def runs(session: Session, feeds: Feeds, count: int) -> list[float]:
     return taken
 
 
-def warm_up(session: Session, feeds: Feeds, seconds: float) -> None:
-    """Run until two chunks in a row agree within 3 %, or time is up."""
-    until, before = time.perf_counter() + seconds, np.median(runs(session, feeds, 5))
-    while time.perf_counter() < until:
+def warm_up(session: Session, feeds: Feeds, least: float, most: float) -> None:
+    """Run for at least so many seconds, then until two chunks in a row agree within 3 %, or time is up.
+
+    A device that comes from rest may be half as fast for a second, and agree with itself meanwhile.
+    """
+    begin, before = time.perf_counter(), np.median(runs(session, feeds, 5))
+    while (passed := time.perf_counter() - begin) < most:
         now = np.median(runs(session, feeds, 5))
-        if abs(now - before) <= 0.03 * now:
+        if passed >= least and abs(now - before) <= 0.03 * now:
             return
         before = now
 
@@ -154,7 +158,7 @@ def head_ms(kit: Path, plan: Mapping[str, Any]) -> float:
     """Median time of the few-shot head."""
     session, rng = open_model(kit / plan["head"], plan["threads"]), np.random.default_rng(0)
     feeds = {x.name: rng.uniform(1, 2, x.shape).astype(np.float32) for x in session.get_inputs()}
-    warm_up(session, feeds, 0.15)
+    warm_up(session, feeds, 0.05, 0.15)
     taken, until = runs(session, feeds, 30), time.perf_counter() + 0.15
     while len(taken) < 1000 and time.perf_counter() < until:
         taken += runs(session, feeds, 5)
@@ -279,9 +283,10 @@ def profile(kit: Path, out: Path, seconds: float | None = None) -> Record:
     record.finished, record.head = False, None
     if sys.stdout.isatty() and (record.about["load"] or 0) > BUSY:
         print(f"other processes keep {record.about['load']:.1f} cores busy; timings are better without them")
-    reference = open_model(kit / plan["reference"], plan["threads"])
+    # One thread: the idle workers of a second session spin, and would take the cores of the one that is timed.
+    reference = open_model(kit / plan["reference"], 1)
     feeds = read_input(kit, plan, reference)
-    warm_up(reference, feeds, 1.0)
+    warm_up(reference, feeds, *WARM_S)
     time_all(kit, plan, record, reference, feeds, limit)
     return record
 
