@@ -77,6 +77,7 @@ class Predictor(Protocol):
     """Latency of a whole network: it sees all operators at once, because latency need not add up."""
 
     head_ms: float  # of one classification of 5 ways, after the network; 0 where the device has none timed
+    slow_ratio: float  # how much slower the device is at its slow moments; 1 where that is not known
     per_ms_mj: float | None  # energy per ms of inference; None where it was not measured
     precision: str  # "fp32" or "int8", of the networks that were timed
 

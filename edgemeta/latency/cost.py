@@ -21,8 +21,11 @@ def cost(ops: Sequence[Op], predictor: Predictor) -> Cost:
 
 
 def upper(ops: Sequence[Op], predictor: Predictor) -> Cost:
-    """As `cost`, with the upper end of the latency's 90 % interval: what to hold against a cap that must not break."""
-    return _cost(ops, predictor, predictor.latency(ops).high_ms)
+    """As `cost`, with the upper end of the latency's 90 % interval, at a slow moment of the device.
+
+    That is what to hold against a cap that must not break.
+    """
+    return _cost(ops, predictor, predictor.latency(ops).high_ms * predictor.slow_ratio)
 
 
 def _cost(ops: Sequence[Op], predictor: Predictor, body_ms: float) -> Cost:

@@ -23,7 +23,7 @@ CONSTANT_SD = 1.0  # of the log of the device's speed around the mean timing
 TAIL = 4.0  # degrees of freedom of the noise
 ROUNDS = 4  # of the bound on the t noise
 AXES = 20  # directions in which simulated devices differ most
-COARSE_NOISE = 0.1  # least standard deviation of log timings in whole milliseconds
+COARSE_NOISE = 0.08  # least standard deviation of log timings in whole milliseconds
 REAL = 0.5  # weight of the real devices in the mixture, where there are any
 
 # Standard deviations of the three wiggles (along the ways devices differ, per kind of operator, per choice) and of the
@@ -32,7 +32,7 @@ GRID = np.array(
     [
         (device, kind, choice, noise)
         for device, kind, choice, noise in itertools.product(
-            (0.1, 0.3, 1.0), (0.0, 0.02), (0.003, 0.015, 0.04), (0.0025, 0.005, 0.02, 0.06, 0.1, 0.15)
+            (0.1, 0.3, 1.0), (0.0, 0.02), (0.003, 0.015, 0.04), (0.0025, 0.005, 0.02, 0.06, 0.08, 0.15)
         )
         if choice <= max(2 * noise, 0.015)
     ]

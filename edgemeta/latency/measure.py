@@ -171,7 +171,7 @@ def profile_from(kit: Kit, timings: Timings, *, prefix: str = "") -> Profile:
     nets = visits.per_net(timings.visits)
     if not nets:
         raise BadProfile(f"no network of the kit {kit.folder} has timings that agree; time it again on a quiet device")
-    overhead = {"drift_ratio": visits.drift_ratio(timings.visits)}
+    overhead = {"drift_ratio": visits.drift_ratio(timings.visits), "slow_ratio": visits.slow_ratio(timings.visits)}
     doubts = visits.doubts(timings)
     if timings.head_ms is None:
         doubts += ("cut off before the end, so the few-shot head was not timed and is not in costs",)
@@ -180,7 +180,7 @@ def profile_from(kit: Kit, timings: Timings, *, prefix: str = "") -> Profile:
     rows: dict[str, Timing] = {}
     status: dict[str, str] = {}
     if kit.covering:
-        solution = _solution(kit, timings, nets)
+        solution = _solution(kit, nets)
         overhead |= _constants(solution)
         rows, status = _rows(kit, nets, solution)
     return Profile(
@@ -216,20 +216,12 @@ def _net(kit: Kit, position: int, timing: Timing) -> NetTiming:
     return NetTiming(arch, timing, () if kit.covering else kit.space.ops(arch))
 
 
-def _solution(kit: Kit, timings: Timings, nets: Mapping[int, Timing]) -> Solution:
-    once = _at_once(timings, kit.covering)
-    samples = [Sample(kit.space.ops(kit.archs[i]), timing.median_ms, once.get(i)) for i, timing in nets.items()]
+def _solution(kit: Kit, nets: Mapping[int, Timing]) -> Solution:
+    """The random networks are the interval's judges, for those are drawn as users'; all are where these are too few."""
+    random = sum(i >= kit.covering for i in nets)
+    least = kit.covering if random >= FEWEST_JUDGES else 0
+    samples = [Sample(kit.space.ops(kit.archs[i]), timing.median_ms, i >= least) for i, timing in nets.items()]
     return solve(samples, cover.operators(kit.space))
-
-
-def _at_once(timings: Timings, covering: int) -> dict[int, float]:
-    """Network -> timing at its first moment, speed drift and all, of the random networks: those are drawn as users'.
-
-    The covering networks stand in where time was up before enough random ones were timed.
-    """
-    first = {visit.net: visit.median for visit in reversed(timings.visits)}
-    drawn = {net: ms for net, ms in first.items() if net >= covering}
-    return drawn if len(drawn) >= FEWEST_JUDGES else first
 
 
 def _constants(solution: Solution) -> dict[str, float]:

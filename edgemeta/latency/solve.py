@@ -29,11 +29,11 @@ LEAST_SHARE = 0.05  # no operator is predicted below this share of its physical 
 
 
 class Sample(NamedTuple):
-    """A timed network. `once_ms`, where given: its timing at one moment, which the interval must hold."""
+    """A timed network; `judges` where its timing is one that the interval must hold."""
 
     ops: Sequence[Op]
     ms: float
-    once_ms: float | None = None
+    judges: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ def solve(samples: Sequence[Sample], operators: Mapping[str, Op]) -> Solution:
         if not negative.any():
             break
         keep &= ~negative
-    once = np.array([math.nan if sample.once_ms is None else sample.once_ms for sample in samples])
-    ratios = once / np.maximum(fit.left_out, 1e-9)
-    low, high = interval(ratios[~np.isnan(ratios)])
+    ratios = times / np.maximum(fit.left_out, 1e-9)
+    low, high = interval(ratios[[sample.judges for sample in samples]])
     return Solution(
         fit.run_ms,
         dict(zip(features.KNOTS_KIB, (fit.slopes * keep).tolist(), strict=True)),

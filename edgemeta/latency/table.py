@@ -33,6 +33,7 @@ class Table:
         self._low = profile.overhead.get("low_ratio", 1.0)
         self._high = profile.overhead.get("high_ratio", 1.0)
         self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
         self.per_ms_mj = profile.overhead.get("per_ms_mj")
         self.precision = profile.precision
 
@@ -70,6 +71,7 @@ class PerMac:
     def __init__(self, profile: Profile):
         self._per_mmac_ms = profile.overhead["per_mmac_ms"]
         self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
         self.per_ms_mj = profile.overhead.get("per_ms_mj")
         self.precision = profile.precision
 

@@ -79,6 +79,7 @@ class FewShot:
 
     def __init__(self, profile: Profile):
         self.head_ms = profile.overhead.get("head_ms", 0.0)
+        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
         self.per_ms_mj = profile.overhead.get("per_ms_mj")
         self.precision = profile.precision
         self._device, self._space = profile.device, profile.nets[0].arch.space if profile.nets else ""

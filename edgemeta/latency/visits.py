@@ -196,6 +196,12 @@ def _spread(references: Sequence[float]) -> float:
     return float(np.quantile(references, 0.9) / np.quantile(references, 0.1))
 
 
+def slow_ratio(visits: Sequence[Visit]) -> float:
+    """How much slower than usual the machine was at its slow moments: 90th percentile of the reference over median."""
+    references = [visit.reference for visit in visits]
+    return float(np.quantile(references, 0.9) / np.median(references))
+
+
 def drift_ratio(visits: Sequence[Visit]) -> float:
     """How far the speed of the machine moved: 90th over 10th percentile of the reference network."""
     return _spread([visit.reference for visit in visits])

@@ -27,7 +27,7 @@ def solved(tiny):
     for _ in range(150):
         ops = tiny.ops(tiny.sample(rng=rng))
         ms = (0.01 + sum(map(_true_ms, ops))) * noise.lognormal(0, 0.02)
-        samples.append(Sample(ops, ms, ms))
+        samples.append(Sample(ops, ms))
     return solve(samples, cover.operators(tiny))
 
 
@@ -61,7 +61,7 @@ def test_a_cache_that_ends_is_found():
 
 def test_one_sample_is_enough_to_answer(tiny, rng):
     ops = tiny.ops(tiny.sample(rng=rng))
-    answer = solve([Sample(ops, 0.1, 0.1)], cover.operators(tiny))
+    answer = solve([Sample(ops, 0.1)], cover.operators(tiny))
     assert np.isfinite(list(answer.op_ms.values())).all()
 
 

@@ -133,3 +133,9 @@ def test_drift_is_in_time_order_and_thinned():
     assert len(points) == visits.DRIFT_POINTS and list(points) == sorted(points)
     assert points[0] == (2.0, 3.0) and visits.drift(seen[:1]) == ((0.0, 1.0),)
     assert visits.drift_ratio(run(1.0, 1.0)) == 1.0
+
+
+def test_slow_moments_are_told_by_the_reference():
+    calm = [Visit(0, 1.0, 0.0, 1.0, float(at)) for at in range(80)]
+    assert visits.slow_ratio(calm) == 1.0
+    assert visits.slow_ratio([*calm, *run(*[1.0] * 20, reference=1.3)]) == 1.3
