@@ -46,7 +46,7 @@ LOOK_S, BUSY = 0.3, 0.5  # how long the load of other processes is watched; in c
 NEEDS = ("kit", "threads", "seed", "input_shape", "reference", "models", "head", "passes", "max_passes", "disagree",
          "chunks", "chunk_ms", "chunk_runs", "reference_runs", "seconds")  # fmt: skip
 INTERRUPTED = 130
-WARM_S = (2.0, 4.0)  # at least and at most, before the first network
+WARM_S, WARM_SHARE = (2.0, 4.0), (0.05, 0.1)  # at least and at most, before the first network; of the whole run
 Session = Any  # onnxruntime.InferenceSession
 Feeds = Mapping[str, Any]
 Visit = list  # [network, median ms, IQR ms, reference ms, seconds since the start]
@@ -286,7 +286,8 @@ def profile(kit: Path, out: Path, seconds: float | None = None) -> Record:
     # One thread: the idle workers of a second session spin, and would take the cores of the one that is timed.
     reference = open_model(kit / plan["reference"], 1)
     feeds = read_input(kit, plan, reference)
-    warm_up(reference, feeds, *WARM_S)
+    least, most = (min(seconds, share * limit) for seconds, share in zip(WARM_S, WARM_SHARE))
+    warm_up(reference, feeds, least, most)
     time_all(kit, plan, record, reference, feeds, limit)
     return record
 

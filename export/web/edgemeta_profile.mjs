@@ -323,7 +323,7 @@ async function profile({ folder, out, seconds, modules }) {
     throw new KitError(`${RUNTIME} runs on one thread here, not on the kit's ${plan.threads}; update Node`);
   }
   const feeds = { [reference.inputNames[0]]: new kit.ort.Tensor('float32', kit.x, plan.input_shape) };
-  await warmUp(reference, feeds, 2, 4); // a device that comes from rest is slow for a second
+  await warmUp(reference, feeds, Math.min(2, 0.05 * limit), Math.min(4, 0.1 * limit)); // from rest it is slow
   await timeAll(kit, record, reference, feeds, limit);
   return record;
 }
