@@ -55,7 +55,7 @@ def _shipped(name: str) -> list[Profile]:
 
 def _learned(of_space: basis.Basis, space: Space | Published, known: Profile) -> np.ndarray:
     features = of_space(count([space.ops(net.arch) for net in known.nets]))
-    return fewshot.learn(of_space, features, np.array([net.timing.median_ms for net in known.nets]))
+    return fewshot.learn(of_space, features, np.array([net.timing.median_ms for net in known.nets]), landmarks=1.0)
 
 
 def support(space: Space | Published, timings: int, *, seed: int) -> list[Arch]:
