@@ -51,7 +51,8 @@ class Basis(NamedTuple):
 
     def counts(self, parts: Parts) -> np.ndarray:
         """(architectures, kinds + choices), as they are: they add up over an architecture's parts."""
-        return np.hstack([_kinds(parts), _choices(parts, self.places)])
+        running = _running(parts)
+        return np.hstack([_kinds(parts, running), _choices(parts, running, self.places)])
 
 
 _COUNTED = tuple(kind for kind in KINDS if kind != "act")
@@ -92,25 +93,22 @@ def _places_of(ops: Sequence[Op], part: Part) -> list[Place]:
     return [(part.inputs, place, ops[number].key) for place, number in enumerate(part.ops)]
 
 
-def _weights(parts: Parts) -> list[np.ndarray]:
-    """Of each part, how much each of its places counts: those that run, and a share for those that are only there."""
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for row, part in enumerate(parts.parts):
-        groups.setdefault(part.inputs, []).append(row)
+def _running(parts: Parts) -> list[np.ndarray]:
+    """Of each part, (places,) 1 where a place runs and its value is used."""
     found: list[np.ndarray] = [np.empty(0)] * len(parts.parts)
-    for inputs, rows in groups.items():
+    for inputs, rows in parts.wirings().items():
         live = simulate.runs(parts.ops, [parts.parts[row] for row in rows], inputs)[0]
-        for row, weight in zip(rows, live, strict=True):
-            found[row] = weight
+        for row, runs in zip(rows, live, strict=True):
+            found[row] = runs
     return found
 
 
-def _choices(parts: Parts, places: dict[Place, int]) -> np.ndarray:
+def _choices(parts: Parts, running: Sequence[np.ndarray], places: dict[Place, int]) -> np.ndarray:
     """(architectures, 2 x places) how often each choice runs, and (at a lower weight) how often it is there."""
     rows: list[int] = []
     columns: list[int] = []
     values: list[float] = []
-    for row, (part, live) in enumerate(zip(parts.parts, _weights(parts), strict=True)):
+    for row, (part, live) in enumerate(zip(parts.parts, running, strict=True)):
         for place, runs in zip(_places_of(parts.ops, part), live, strict=True):
             column = places.get(place)
             if column is not None:
@@ -121,10 +119,10 @@ def _choices(parts: Parts, places: dict[Place, int]) -> np.ndarray:
     return (parts.counts @ table).toarray()
 
 
-def _kinds(parts: Parts) -> np.ndarray:
+def _kinds(parts: Parts, running: Sequence[np.ndarray]) -> np.ndarray:
     """(architectures, 2 x kinds) how many operators of each kind run, and how many are there."""
     table = np.zeros((len(parts.parts), 2 * len(_COUNTED)))
-    for row, (part, live) in enumerate(zip(parts.parts, _weights(parts), strict=True)):
+    for row, (part, live) in enumerate(zip(parts.parts, running, strict=True)):
         for number, runs in zip(part.ops, live, strict=True):
             at = _COUNTED.index(simulate.kind(parts.ops[number]))
             table[row, at] += runs

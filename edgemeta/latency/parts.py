@@ -31,6 +31,13 @@ class Parts(NamedTuple):
     parts: tuple[Part, ...]  # distinct
     counts: csr_matrix  # (architectures, parts) how often each holds each
 
+    def wirings(self) -> dict[tuple[tuple[int, ...], ...], list[int]]:
+        """Positions of the parts that are wired alike, by their inputs."""
+        found: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for row, part in enumerate(self.parts):
+            found.setdefault(part.inputs, []).append(row)
+        return found
+
 
 def count(architectures: Sequence[Sequence[Op]]) -> Parts:
     """The parts of each architecture, given as its operators in order of execution."""

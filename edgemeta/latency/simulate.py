@@ -153,10 +153,7 @@ def part_times(parts: Parts, devices: Devices, scale: np.ndarray) -> np.ndarray:
     """(parts, devices) time of each part, by what the device prunes and runs at once."""
     times = op_times(parts.ops, devices, scale).astype(np.float32)
     out = np.empty((len(parts.parts), len(devices.roof)), np.float32)
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for row, part in enumerate(parts.parts):
-        groups.setdefault(part.inputs, []).append(row)
-    for inputs, rows in groups.items():
+    for inputs, rows in parts.wirings().items():
         members = [parts.parts[row] for row in rows]
         out[rows] = _alike(parts.ops, members, inputs, times, devices)
     return out
