@@ -94,7 +94,7 @@ def test_in_a_kits_folder_no_argument_is_needed(copy, tmp_path):
 
 
 def test_it_is_python_39():
-    ast.parse(RUNNER.read_text(), feature_version=(3, 9))
+    assert ast.parse(RUNNER.read_text(), feature_version=(3, 9)).body
 
 
 def test_time_up_ends_the_run_in_good_order(large, tmp_path):
