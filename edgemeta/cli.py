@@ -116,7 +116,7 @@ def _help(setting: Field, show_choices: bool) -> str:
     if registry and show_choices:
         module, name = registry.split(":")
         text += f": {', '.join(getattr(importlib.import_module(module), name))}"
-    if default not in (None, MISSING, math.inf, ""):
+    if default not in (None, MISSING, math.inf, "", ()):
         text += f" (default: {_text(default)})"
     return text.replace("%", "%%")
 

@@ -17,8 +17,10 @@ from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
 SEEDS = 2**63  # torch, numpy and random all take what is below
+MAY_BE_OFF = ("patience",)  # settings that 0 turns off
 MOST_AT_ONCE = 256  # threads or processes
 LONGEST_S = 3600.0  # a machine an hour later is another machine
+SOURCES = "edgemeta.data.sources:SOURCES"
 SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
@@ -85,7 +87,7 @@ class Task(Common):
 
     space: str = setting("edge", "search space", registry=SPACES)
     in_shape: Shape = setting((1, 28, 28), "one input example: channels,height,width", unit="pixels")
-    data: str = setting("glyphs", "data source to meta-train on", registry="edgemeta.data.sources:SOURCES")
+    data: str = setting("glyphs", "data source to meta-train on", registry=SOURCES)
     root: Path | None = setting(None, "folder or file of the data source, where it needs one")
     ink: Literal["as-is", "bright"] = setting("as-is", "for data `folder`: bright turns dark ink on light ground over")
     split_seed: int = setting(0, "seed that splits classes where the data does not: what is held out stays held out")
@@ -124,6 +126,10 @@ class Train(Search):
     learners: tuple[str, ...] = setting(("protonet", "anil"), "learners to meta-train", registry=LEARNERS)
     episodes: int = setting(2000, "training episodes per learner")
     test_episodes: int = setting(600, "test episodes per figure")
+    mix: tuple[str, ...] = setting(
+        (), "other data to train on as well, NAME or NAME=ROOT; each task comes from one of all", registry=SOURCES
+    )
+    patience: int = setting(0, "stop after so many validations without a better one, and keep the best; 0: never")
     arch: str = setting(
         "", "a well-known net instead of the search's winner", registry="edgemeta.space.presets:LANDMARKS"
     )
@@ -243,7 +249,9 @@ def _in_range(config: Any) -> None:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
             if f.name.endswith("_episodes") and number < 2:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be 2 or more; an interval needs them")
-            if not seed and not number > 0:
+            if f.name in MAY_BE_OFF and number < 0:
+                raise BadConfig(f"setting {f.name} = {value!r}: should be 0 or more; see --help")
+            if not seed and f.name not in MAY_BE_OFF and not number > 0:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
             if f.name in ("threads", "workers") and number > MOST_AT_ONCE:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")

@@ -29,25 +29,27 @@ class Net(NamedTuple):
     in_shape: Shape
     dim: int  # features per example
     init: Callable[..., Params]  # *, rng: torch.Generator -> params
-    body: Callable[
-        ..., Tensor
-    ]  # params, x (n, C, H, W), train=False -> z (n, dim); train=True updates "stat." in place
+    body: Callable[..., Tensor]  # params, x (n, C, H, W), train=False -> z (n, dim); train=True updates "stat."
+    products: Callable[..., Tensor]  # params, x -> z: the same as matrix products, for `vmap` over params
 
 
 class Learner(NamedTuple):
-    """A few-shot learner. `step` is the adapt graph of the bundle and `predict` its infer graph.
+    """A few-shot learner of one network. `step` is the adapt graph of the bundle and `predict` its infer graph.
 
     Learners with `on_features` leave the body alone: their support and queries are features, and a device pays
     microseconds. `start` sees the support because the number of ways is only known on the device.
     """
 
     name: str
+    net: Net
     on_features: bool
-    steps: int  # how often a device applies `step`
-    init: Callable[..., Params]  # net, *, rng: torch.Generator -> slow
+    steps: int | None  # how often a device applies `step`; None: once per example of the support
+    init: Callable[..., Params]  # *, rng: torch.Generator -> slow
     start: Callable[[Params, Support], Fast]  # slow, support -> fast
     step: Callable[[Params, Fast, Support], Fast]
     predict: Callable[[Params, Fast, Tensor], Tensor]  # slow, fast, x -> logits (n, way)
+    outer: Callable | None = None  # slow, tasks, weights -> loss and gradient, where it is not that of the query loss
+    transductive: bool = False  # queries are normalised by one another: to be said beside every figure
 
 
 class Searcher(Protocol):

@@ -1,7 +1,8 @@
 """Errors a user can act on: each message says what was tried, the nearest answer and the next move, in one line."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class EdgemetaError(Exception):
@@ -29,7 +30,14 @@ class BadConfig(EdgemetaError):
 
 
 class Diverged(EdgemetaError):
-    """A training whose loss stopped being a number; a search marks the trial as failed and goes on."""
+    """A training whose loss stopped being a number; a search marks the trial as failed and goes on.
+
+    `kept` are the last good parameters.
+    """
+
+    def __init__(self, message: str, kept: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.kept = dict(kept or {})
 
 
 def flag(setting: str) -> str:

@@ -16,6 +16,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from tqdm import tqdm
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.data.episode import pool
-from edgemeta.errors import Infeasible
+from edgemeta.errors import BadBundle, Infeasible
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.cost import cost
 from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
-from edgemeta.learners.train import Training
+from edgemeta.learners.settings import recipe
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
 from edgemeta.report import page
@@ -45,7 +46,7 @@ from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, device_side, imports, profiling, summary
-from edgemeta.stages.candidates import first_fitting, searched
+from edgemeta.stages.candidates import Candidate, Outcome, first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
@@ -109,7 +110,8 @@ def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
     with folder.stage("data"):
-        assemble.require_data(assemble.data_of(config), config.way, config.shot)
+        trainings = [recipe(config.learner)]
+        assemble.require_data(assemble.data_of(config), config.way, config.shot, trainings=trainings)
     with folder.stage("profile"):
         profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, profile)
@@ -118,17 +120,36 @@ def search(config: configs.Search) -> str:
         ledger = Ledger(folder.ledger, space, problem.task)
         found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
         ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(space))
-    here = config.device == assemble.HOST
+    here, why = config.device == assemble.HOST, assemble.unlowered(config.learner)
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
-        winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
+        if why:
+            winner, refused = _best(candidates, problem)
+        else:
+            winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
         noted = summary.search_note(config, profile, ranking, winner, refused, found.infeasible)
         folder.note("search", noted)
-        if trained := summary.trained_for(folder, noted, problem):
+        if why:
+            _drop_bundles(folder, why)
+        elif trained := summary.trained_for(folder, noted, problem):
             _write_bundles(folder.bundle, noted, trained, problem, profile, measure=here)
         else:
             summary.drop_siblings(folder.bundle)  # they answered another search
     return summary.search_text(folder)
+
+
+def _best(candidates: list[Candidate], problem: Problem) -> tuple[Outcome, list[Outcome]]:
+    """The best network of a learner that no bundle can hold, at its predicted cost; none was refused."""
+    if not candidates:
+        raise Infeasible(f"no network under {problem.cap} is trained; raise --trials or --seconds")
+    return Outcome(candidates[0], problem.cost(candidates[0].arch), None), []
+
+
+def _drop_bundles(folder: RunFolder, why: str) -> None:
+    """Remove the bundles of another search, and say why this one has none."""
+    for old in summary.bundles_of(folder.bundle):
+        shutil.rmtree(old)
+    warnings.warn(f"no bundle: {why}", stacklevel=2)
 
 
 @command(configs.Train, goes_on=configs.Search, locks=True)
@@ -140,10 +161,13 @@ def train(config: configs.Train) -> str:
         name: _train_job(config, folder, space.ops(arch), name, warm, done, row)
         for row, name in enumerate(config.learners)
     }
-    assemble.require_data(assemble.data_of(config), config.way, config.shot)
+    trainings = [job.training.after(done) for job in jobs.values()]
+    mix = assemble.mixed(config)
+    assemble.require_data(assemble.data_of(config), config.way, config.shot, trainings=trainings, mix=mix)
     with folder.stage("train"), worker_pool(config.workers) as executor:
         missing = [job for job in jobs.values() if not Path(job.weights).exists()]
-        for future in [executor.submit(run_job, job) for job in missing]:
+        each = max(1, config.workers // max(1, len(missing)))
+        for future in [executor.submit(run_job, replace(job, workers=each)) for job in missing]:
             future.result()
         tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
         bar = tqdm(tests, desc="test", unit="learner", disable=not config.progress)
@@ -174,8 +198,13 @@ def _write_bundles(
     target: Path, noted: dict, trained: dict | None, problem: Problem, profile: Profile, *, measure: bool
 ) -> None:
     """The search's learner at `target`, the others beside it; what was trained longest first."""
-    for candidates in summary.export_lines(noted, trained, problem):
-        learner = candidates[0].learner
+    lines = {line[0].learner: line for line in summary.export_lines(noted, trained, problem)}
+    for learner in [learner for learner in lines if assemble.unlowered(learner)]:
+        if len(lines) == 1:
+            raise BadBundle(f"no bundle for {learner}: {assemble.unlowered(learner)}")
+        warnings.warn(f"no bundle for {learner}: {assemble.unlowered(learner)}", stacklevel=2)
+        del lines[learner]
+    for learner, candidates in lines.items():
         own = target if learner == problem.learner else summary.sibling(target, learner)
         try:
             outcome, refused = first_fitting(own, candidates, problem, profile, measure=measure)
@@ -258,10 +287,11 @@ def _on_device(config: configs.Train) -> str:
         for target in tqdm(summary.bundles_of(folder.bundle), desc="on the device", disable=not config.progress):
             manifest = bundles.read(target)
             facts: Any = manifest.facts
-            net, learner = build(space.ops(Arch(space.name, tuple(facts["picks"])))), LEARNERS[manifest.learner.name]()
+            net = build(space.ops(Arch(space.name, tuple(facts["picks"]))))
+            learner = LEARNERS[manifest.learner.name](net)
             slow, rng = load_weights(folder.weights_at(facts["weights"])), np.random.default_rng(config.seed)
             task = {"way": config.way, "shot": 5, "episodes": 60}
-            result = device_side.compare(target, learner, net, slow, judge, rng=rng, **task)
+            result = device_side.compare(target, learner, slow, judge, rng=rng, **task)
             rows.append({"bundle": target.name, "learner": learner.name, **result})
     folder.note("device", rows)
     return table(rows)
@@ -285,22 +315,27 @@ def _train_job(
     config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, done: int, row: int
 ) -> Job:
     """The body's parameters carry over from the search, whichever learner trained them there."""
-    identity = repr((ops, learner, config.episodes, config.seed, str(assemble.data_of(config)), warm and warm.name))
-    name = f"{learner}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    data, mix = assemble.data_of(config), assemble.mixed(config)
+    training = replace(recipe(learner).lasting(config.episodes), patience=config.patience)
+    judged = (config.way, config.shot, config.eval_episodes) if config.patience else None
+    identity = repr((ops, learner, training, config.seed, str(data), warm and warm.name, list(map(str, mix)), judged))
+    path = folder.weights / f"{learner}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.safetensors"
     return Job(
         ops=ops,
         learner=learner,
-        data=assemble.data_of(config),
-        training=Training(config.episodes),
+        data=data,
+        training=training,
         done=done,
         way=config.way,
         shot=config.shot,
         eval_episodes=config.eval_episodes,
         seed=config.seed,
-        weights=str(folder.weights / f"{name}.safetensors"),
+        weights=str(path),
         warm=str(warm) if warm else None,
         title=f"train {learner}" if config.progress else "",
         row=row,
+        mix=mix,
+        keep=str(path.with_suffix(".checkpoint")),
     )
 
 

@@ -41,6 +41,8 @@ def fails(capsys, *arguments: str) -> str:
         (["search", "--way", "1"], "give at least 2"),
         (["bench", "--threads", "100000"], "should be at most 256"),
         (["search", "--rungs", "60,20"], "should rise"),
+        (["train", "--mix", "digits,glyfs"], "unknown data 'glyfs'; did you mean 'glyphs'?"),
+        (["train", "--patience", "-1"], "patience = -1: should be 0 or more"),
         (
             ["search", "--energy-mj", "3", "--device", "null"],
             "energy of 'null' is not measured; leave --energy-mj out",
@@ -91,7 +93,7 @@ def test_help_shows_defaults_units_and_choices(capsys, command):
     if "--latency-ms" in shown:
         assert "in ms" in shown and "in KiB" in shown and "random, evolution" in shown
     if command != "devices":
-        assert "(default:" in shown
+        assert "(default:" in shown and "(default: )" not in shown
 
 
 def test_help_does_not_wait_for_torch():

@@ -60,6 +60,12 @@ def pool(dataset: Dataset, split: str) -> Pool:
     return Pool(torch.from_numpy(x), dataset.scale, by_class, tuple(dataset.class_names[c] for c in classes))
 
 
+def require_variety(pool: Pool) -> None:
+    """Refuse images that are all the same: no class of theirs can be told from another."""
+    if len(pool.x) > 1 and all(torch.equal(image, pool.x[0]) for image in pool.x):
+        raise BadData(f"all {len(pool.x)} images are the same; check how they were made, or train on other data")
+
+
 def draw(pool: Pool, way: int, shot: int, query: int, *, rng: np.random.Generator) -> Draw:
     """A random episode among the classes that have `shot + query` images."""
     flat, start, size = pool._layout
@@ -95,6 +101,8 @@ def _without_replacement(size: np.ndarray, count: int, rng: np.random.Generator)
 
 def episode(pool: Pool, draw: Draw, features: Tensor | None = None) -> Episode:
     """The drawn images, or rows of `features` (n, d) computed from the whole pool once."""
+    if shared := set(draw.support.flat) & set(draw.query.flat):
+        raise BadData(f"image {min(shared)} of the pool is in the support and in the query; ask of what was not taught")
     gather = pool.images if features is None else lambda index: features[torch.as_tensor(index)]
     way, shot = draw.support.shape
     label = torch.arange(way)
@@ -107,3 +115,17 @@ def episode(pool: Pool, draw: Draw, features: Tensor | None = None) -> Episode:
         shot=shot,
         classes=tuple(draw.classes.tolist()),
     )
+
+
+def check(task: Episode) -> None:
+    """Refuse what nothing can be learned from: labels that are not 0..way-1, pixels that are no numbers."""
+    for part, x, y in (("support", task.support_x, task.support_y), ("query", task.query_x, task.query_y)):
+        if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+            raise BadData(f"{part} labels are {tuple(y.shape)} {y.dtype}; give one int64 for each of {len(x)} examples")
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < task.way:
+            seen = f"{int(y.min())} to {int(y.max())}"
+            raise BadData(f"{part} labels run from {seen}, not 0 to {task.way - 1}; number the episode's classes anew")
+        if x.dim() > 2 and not x.isfinite().all():  # features that are no numbers are a matter of training
+            raise BadData(f"{part} images hold NaN or infinity; remove or repair them")
+    if lacking := set(range(task.way)) - set(task.support_y.tolist()):
+        raise BadData(f"class {min(lacking)} of {task.way} has no example in the support; label at least one of each")

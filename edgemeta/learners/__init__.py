@@ -1,12 +1,30 @@
-"""Few-shot learners, each four pure functions, and the registry that the CLI, the tests and the docs read."""
+"""Few-shot learners, each a few pure functions, and the registry that the CLI, the tests and the docs read."""
 
 from collections.abc import Callable
+from functools import partial
 
 from edgemeta.contracts import Learner
-from edgemeta.learners.anil import anil
+from edgemeta.learners.lstm import lstm_learner
+from edgemeta.learners.maml import maml
+from edgemeta.learners.mann import mann
+from edgemeta.learners.matching import matching
 from edgemeta.learners.protonet import protonet
+from edgemeta.learners.reptile import reptile
+from edgemeta.learners.ridge import ridge
 
-LEARNERS: dict[str, Callable[..., Learner]] = {
+LEARNERS: dict[str, Callable[..., Learner]] = {  # name -> (net, **settings) -> learner
     "protonet": protonet,
-    "anil": anil,
+    "matching": matching,
+    "matching-fce": partial(matching, name="matching-fce", full_context=True),
+    "ridge": ridge,
+    "anil": partial(maml, name="anil", scope="head", head="row"),
+    "maml": maml,
+    "fomaml": partial(maml, name="fomaml", second_order=False),
+    "meta-sgd": partial(maml, name="meta-sgd", rates="parameter"),
+    "maml-norm": partial(maml, name="maml-norm", scope="norm"),
+    "maml-last": partial(maml, name="maml-last", scope="last"),
+    "reptile": reptile,
+    "metanet": partial(maml, name="metanet", scope="context"),
+    "lstm": lstm_learner,
+    "mann": mann,
 }

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 import edgemeta
 from edgemeta import files
-from edgemeta.contracts import Learner, Net, Params
+from edgemeta.contracts import Learner, Params
 from edgemeta.errors import BadBundle
 from edgemeta.latency.machine import cpu
 from edgemeta.latency.measure import time_model
@@ -51,7 +51,6 @@ Feeds = dict[str, np.ndarray]
 def write(
     folder: Path | str,
     *,
-    net: Net,
     slow: Params,
     learner: Learner,
     facts: Mapping[str, Any],
@@ -69,8 +68,8 @@ def write(
     folder = Path(folder)
     _refuse_foreign(folder)
     slow = {name: value.detach() for name, value in slow.items()}
-    graphs = lower(net, slow, learner)
-    checked = verify(graphs, net, slow, learner, seed=seed)
+    graphs, net = lower(slow, learner), learner.net
+    checked = verify(graphs, slow, learner, seed=seed)
     contents = {f"{name}.onnx": model.SerializeToString() for name, model in graphs.items()}
     contents[RUNTIME] = (files.resource("export") / "python" / RUNTIME).read_bytes()
     channels, height, width = net.in_shape
@@ -100,9 +99,9 @@ def write(
     return replace.folder(folder, contents)
 
 
-def lower(net: Net, slow: Params, learner: Learner) -> Graphs:
+def lower(slow: Params, learner: Learner) -> Graphs:
     """The three graphs, unchecked: images -> features, support -> fast tensors, features and fast tensors -> logits."""
-    traced = trace(learner, slow, net.dim)
+    net, traced = learner.net, trace(learner, slow)
     return {
         "body": body_to_onnx(net.ops, fold(net.ops, slow)),
         "adapt": to_onnx.adapt(traced, slow, net.dim),
@@ -113,17 +112,16 @@ def lower(net: Net, slow: Params, learner: Learner) -> Graphs:
 @lru_cache(maxsize=64)
 def head_kib(learner: str, dim: int) -> float:
     """KiB on disk of a learner's adapt and classify graphs on `dim` features."""
-    made = LEARNERS[learner]()
-    net = build((Op("conv", (1, 1, 1), (dim, 1, 1)),))
-    graphs = lower(net, made.init(net, rng=torch.Generator().manual_seed(0)), made)
+    made = LEARNERS[learner](build((Op("conv", (1, 1, 1), (dim, 1, 1)),)))
+    graphs = lower(made.init(rng=torch.Generator().manual_seed(0)), made)
     return sum(len(graphs[name].SerializeToString()) for name in ("adapt", "classify")) / KIB
 
 
-def verify(graphs: Graphs, net: Net, slow: Params, learner: Learner, *, seed: int) -> dict[str, Any]:
+def verify(graphs: Graphs, slow: Params, learner: Learner, *, seed: int) -> dict[str, Any]:
     """The largest differences from torch on fresh data; raises `BadBundle` past the tolerance."""
     rng = np.random.default_rng(seed)
-    body = check.body(graphs["body"], net, slow, rng=rng)
-    adapt, classify = check.learner(graphs["adapt"], graphs["classify"], learner, net, slow, rng=rng)
+    body = check.body(graphs["body"], learner.net, slow, rng=rng)
+    adapt, classify = check.learner(graphs["adapt"], graphs["classify"], learner, slow, rng=rng)
     return {"seed": seed, "tolerance": check.TOLERANCE, "body": body, "adapt": adapt, "classify": classify}
 
 

@@ -49,7 +49,6 @@ def learner(
     adapt: onnx.ModelProto,
     classify: onnx.ModelProto,
     learner: Learner,
-    net: Net,
     slow: Params,
     *,
     rng: np.random.Generator,
@@ -58,12 +57,13 @@ def learner(
 
     Torch never sees the padding: a learner that it changes is refused too.
     """
+    net = learner.net
     runtimes = load("adapt", adapt.SerializeToString()), load("classify", classify.SerializeToString())
     names = [output.name for output in adapt.graph.output]
     with torch.no_grad():
         scale = float(net.body(slow, torch.from_numpy(_images(8, net.in_shape, rng))).square().mean().sqrt())
     worst = [0.0, 0.0]
-    for case in cases(learner.steps):
+    for case in cases(learner.steps or 1):
         x, onehot, queries = _support(case, net.dim, max(scale, 1e-3), rng)
         feeds = {"features": x, "onehot": onehot, "steps": np.array(case.steps, np.int64)}
         got = dict(zip(names, run("adapt", runtimes[0], feeds, str(case)), strict=True))

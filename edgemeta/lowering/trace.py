@@ -48,14 +48,14 @@ class TracedLearner:
     predict: Traced
 
 
-def trace(learner: Learner, slow: Params, dim: int) -> TracedLearner:
-    """Record `start`, `step` and `predict` on features (n, dim) with n, way and the number of queries left open."""
+def trace(learner: Learner, slow: Params) -> TracedLearner:
+    """Record `start`, `step` and `predict` on features (n, d) with n, way and the number of queries left open."""
     if not learner.on_features:
         raise BadBundle(
             f"'{learner.name}' changes the body, which cannot be lowered yet; choose one that adapts on features"
         )
     try:
-        traced = _trace(learner, slow, dim)
+        traced = _trace(learner, slow, learner.net.dim)
     except Exception as error:  # whatever torch says about code that no graph can hold
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BadBundle(

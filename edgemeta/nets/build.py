@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,14 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemeta.contracts import Net, Params
+from edgemeta.nets import matmul
+from edgemeta.nets.matmul import BN_EPS
 from edgemeta.types import Op, Shape
 
-BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 
 
 def build(ops: Sequence[Op]) -> Net:
-    """The network of an operator list; every convolution is followed by batch norm, which `fold` takes in again."""
+    """The network of an operator list; every convolution is followed by batch norm, which `fold` takes in again.
+
+    Where parameters hold no running statistics, each batch is normalised by its own.
+    """
     ops = tuple(ops)
     in_shape: Shape = ops[0].in_shape
 
@@ -31,7 +36,7 @@ def build(ops: Sequence[Op]) -> Net:
             values.append(_apply(i, op, params, [values[j + 1] for j in op.inputs], train))
         return values[-1].flatten(1)
 
-    return Net(ops, in_shape, math.prod(ops[-1].out_shape), init, body)
+    return Net(ops, in_shape, math.prod(ops[-1].out_shape), init, body, partial(matmul.body, ops))
 
 
 def _init(ops: Sequence[Op], rng: torch.Generator) -> Params:
@@ -59,8 +64,9 @@ def _apply(i: int, op: Op, params: Params, inputs: list[Tensor], train: bool) ->
     if op.kind != "conv":
         raise ValueError(f"no forward pass for operator kind {op.kind!r}")
     y = F.conv2d(x, params[f"{i}.weight"], None, op.stride, op.kernel // 2, 1, op.groups)
-    statistics = params[f"stat.{i}.mean"], params[f"stat.{i}.var"]
-    y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], train, BN_MOMENTUM, BN_EPS)
+    statistics = params.get(f"stat.{i}.mean"), params.get(f"stat.{i}.var")
+    own = train or statistics[0] is None
+    y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], own, BN_MOMENTUM, BN_EPS)
     return F.relu(y, inplace=True) if op.act == "relu" else y
 
 

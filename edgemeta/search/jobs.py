@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
-from edgemeta.contracts import Params
+from edgemeta.contracts import Learner, Params
 from edgemeta.data.dataset import Dataset
 from edgemeta.data.episode import Pool, pool
 from edgemeta.data.sources import load
-from edgemeta.errors import EdgemetaError
+from edgemeta.errors import Diverged, EdgemetaError
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import Score, evaluate, features, images_each, queries
-from edgemeta.learners.train import Training, train
+from edgemeta.learners.settings import Training
+from edgemeta.learners.shards import Team
+from edgemeta.learners.train import teacher, train
 from edgemeta.nets.build import build
 from edgemeta.search.workers import stop_orphan
 from edgemeta.types import Op, Shape
@@ -62,6 +65,9 @@ class Job:
     warm: str | None = None  # parameters to start from; the body's carry over to another learner
     title: str = ""  # of a progress bar, where there is one
     row: int = 0  # of that bar on the terminal
+    mix: tuple[DataSpec, ...] = ()  # other domains to train on
+    keep: str | None = None  # where a training under way is kept, to go on from when it was killed
+    workers: int = 1  # processes of this job; more than the training has shards are of no use
 
 
 @dataclass(frozen=True)
@@ -106,39 +112,57 @@ def save_weights(path: str | Path, slow: Params) -> Path:
     return write_bytes(path, save({name: value.contiguous() for name, value in slow.items()}))
 
 
+def crew(ops: tuple[Op, ...], learner: str) -> Sequence[Learner]:
+    """Who meta-trains a network: what warms it up, and the learner."""
+    net = build(ops)
+    return teacher(net), LEARNERS[learner](net)
+
+
 def run_job(job: Job) -> Result:
-    """Deterministic given the job: every generator is seeded from it."""
+    """Deterministic given the job, but for `workers`, which change nothing: every generator is seeded from it."""
     began = time.perf_counter()
     stop_orphan()
-    learner, net = LEARNERS[job.learner](), build(job.ops)
-    slow = learner.init(net, rng=torch.Generator().manual_seed(job.seed))
+    _, learner = crew(job.ops, job.learner)
+    slow = learner.init(rng=torch.Generator().manual_seed(job.seed))
     if job.warm:
         slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
+    slow = _trained(job, learner, slow)
+    save_weights(job.weights, slow)
+    if job.keep:
+        Path(job.keep).unlink(missing_ok=True)
+    score = _score(job, learner, slow)
+    return Result(score, time.perf_counter() - began)
+
+
+def _trained(job: Job, learner: Learner, slow: Params) -> Params:
     rng = np.random.default_rng([job.seed, job.done])  # a later stretch sees other episodes
-    taught = data_pool(job.data, "train")
+    taught = [data_pool(spec, "train") for spec in (job.data, *job.mix)]
     bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
 
     def tick(done: int) -> None:
         stop_orphan()
-        bar.update()
+        bar.update(done - bar.n)
 
-    with bar:
-        slow = train(learner, net, slow, taught, job.training.suited(taught), rng=rng, tick=tick)
-    judge = data_pool(job.data, "val")
-    z = features(net, slow, judge)
-    score = evaluate(
-        learner,
-        slow,
-        judge,
-        z,
-        way=job.way,
-        shot=job.shot,
-        query=queries(judge, job.way, job.shot),
-        episodes=job.eval_episodes,
-        rng=np.random.default_rng(job.seed),
-    )
-    save_weights(job.weights, slow)
-    return Result(score, time.perf_counter() - began)
+    training, keep = job.training.after(job.done), Path(job.keep) if job.keep else None
+    judge = partial(_judge, job, learner) if training.patience else None
+    try:
+        with bar, Team(partial(crew, job.ops, job.learner), min(job.workers, training.shards)) as team:
+            return train(learner, slow, taught, training, rng=rng, tick=tick, judge=judge, keep=keep, team=team)
+    except Diverged as error:  # tensors do not cross to another process well: what is to be kept goes to disk
+        last = save_weights(keep.with_suffix(".last-good"), error.kept) if keep else None
+        raise Diverged(f"{error}; the last good weights are in {last}" if last else str(error)) from None
+
+
+def _judge(job: Job, learner: Learner, slow: Params) -> float:
+    return _score(job, learner, slow).mean
+
+
+def _score(job: Job, learner: Learner, slow: Params) -> Score:
+    """On validation classes."""
+    judge, rng = data_pool(job.data, "val"), np.random.default_rng(job.seed)
+    task = {"way": job.way, "shot": job.shot, "query": queries(judge, job.way, job.shot)}
+    z = features(learner, slow, judge)
+    return evaluate(learner, slow, judge, z, episodes=job.eval_episodes, rng=rng, **task)
 
 
 @dataclass(frozen=True)
@@ -157,12 +181,14 @@ class TestJob:
 
 def run_test(job: TestJob) -> list[dict]:
     """One row per data set and number of shots that its classes have images for."""
-    learner, net, slow = LEARNERS[job.learner](), build(job.ops), load_weights(job.weights)
+    learner, slow = LEARNERS[job.learner](build(job.ops)), load_weights(job.weights)
     rows = []
     for spec, split in job.sets:
         judge = data_pool(spec, split)
-        z = features(net, slow, judge)
+        z = features(learner, slow, judge)
         way = min(job.way, len(judge.by_class))
+        if way < 2:
+            continue  # an accuracy that could not be wrong
         for shot in (shot for shot in job.shots if shot < images_each(judge, way)):
             rng = np.random.default_rng([job.seed, shot])
             query = queries(judge, way, shot)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgemeta.contracts import Predictor
 from edgemeta.latency.cost import cost, upper
-from edgemeta.learners.train import Training
+from edgemeta.learners.settings import Training
 from edgemeta.search.jobs import DataSpec, Job
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Cost, Op, Trial

@@ -161,8 +161,8 @@ class Search:
         except Diverged as error:
             trial = replace(trial, status=f"failed: {error}")
         else:
-            (mean, ci95, _), fidelity = result.score, problem.rungs[rung]
-            trial = replace(trial, score=mean, score_ci=ci95, fidelity=fidelity, seconds=result.seconds)
+            score, fidelity = result.score, problem.rungs[rung]
+            trial = replace(trial, score=score.mean, score_ci=score.ci95, fidelity=fidelity, seconds=result.seconds)
             self._remember(trial)
         self.ledger.record(trial)
         return trial

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgemeta import config as configs
-from edgemeta.data.episode import draw
+from edgemeta.data.episode import draw, require_variety
 from edgemeta.data.sources import SOURCES
 from edgemeta.data.splits import MIN_CLASSES
-from edgemeta.errors import BadConfig, BadData, nearest
+from edgemeta.errors import BadBundle, BadConfig, BadData, nearest
 from edgemeta.latency import checks, energy, machine, measure
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.kit import SECONDS
 from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import queries
-from edgemeta.learners.train import Training
+from edgemeta.learners.settings import Training, largest, recipe
 from edgemeta.lowering.bundle import head_kib
 from edgemeta.search import SEARCHERS
 from edgemeta.search.jobs import DataSpec, data_pool, fingerprint, load_data
@@ -110,9 +113,42 @@ def data_of(config: configs.Task, name: str | None = None) -> DataSpec:
     return DataSpec(source, root, str(config.cache), config.in_shape, config.split_seed, ink)
 
 
-def require_data(spec: DataSpec, way: int, shot: int) -> None:
+def mixed(config: configs.Train) -> tuple[DataSpec, ...]:
+    """The other data that a training mixes in."""
+    found = []
+    for name, _, root in (entry.partition("=") for entry in config.mix):
+        where = str(Path(root).expanduser().resolve()) if root else None
+        found.append(replace(data_of(config, name), root=where))
+    return tuple(found)
+
+
+def require_data(
+    spec: DataSpec, way: int, shot: int, *, trainings: Sequence[Training] = (Training(),), mix: Sequence[DataSpec] = ()
+) -> None:
     """Load what is trained on, say what was skipped, and refuse what no episode can be drawn from."""
-    data, rng = load_data(spec), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    _require_splits(spec)
+    for other in mix:
+        _require_other(other)
+    pools, judge = [data_pool(own, "train") for own in (spec, *mix)], data_pool(spec, "val")
+    for own in (*pools, judge):
+        require_variety(own)
+    for phase in (phase.suited(pools) for training in trainings for phase in training.phases() if phase.episodes):
+        for taught in pools:
+            draw(taught, largest(phase.way), largest(phase.shot), phase.query, rng=rng)
+    draw(judge, way, shot, queries(judge, way, shot), rng=rng)
+
+
+def _require_other(spec: DataSpec) -> None:
+    if not load_data(spec).splits.get("train"):
+        raise BadData(
+            f"{spec.name} keeps none of its {len(load_data(spec).class_names)} classes for training: nothing of it can "
+            "be mixed in; leave it out of --mix"
+        )
+
+
+def _require_splits(spec: DataSpec) -> None:
+    data = load_data(spec)
     for note in data.notes:
         warnings.warn(f"{data.name}: {note}", stacklevel=2)
     for split in ("train", "val"):
@@ -121,10 +157,6 @@ def require_data(spec: DataSpec, way: int, shot: int) -> None:
                 f"{data.name} has {len(data.class_names)} classes and none for {split!r}: {MIN_CLASSES} or more are "
                 "split in three; add classes, or train on --data glyphs and teach them to the bundle: `edgemeta enroll`"
             )
-    taught, judge = data_pool(spec, "train"), data_pool(spec, "val")
-    training = Training().suited(taught)
-    draw(taught, training.way, training.shot, training.query, rng=rng)
-    draw(judge, way, shot, queries(judge, way, shot), rng=rng)
 
 
 def check(config: Any) -> None:
@@ -136,6 +168,8 @@ def check(config: Any) -> None:
             pick(registry, name, getattr(config, name))
     for learner in getattr(config, "learners", ()):
         pick(LEARNERS, "learner", learner)
+    for entry in getattr(config, "mix", ()):
+        pick(SOURCES, "data", entry.partition("=")[0])
     rungs = getattr(config, "rungs", ())
     if list(rungs) != sorted(set(rungs)):
         raise BadConfig(f"setting rungs = {rungs}: should rise, for example {configs.Search.rungs}")
@@ -166,10 +200,25 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile:
         weights=folder.weights,
         device=profile.device,
         fingerprint=fingerprint(data),
-        head_kib=partial(head_kib, config.learner),
+        head_kib=(lambda dim: 0.0) if unlowered(config.learner) else partial(head_kib, config.learner),
         way=config.way,
         shot=config.shot,
         rungs=config.rungs,
         eval_episodes=config.eval_episodes,
+        training=recipe(config.learner),
         seed=config.seed,
     )
+
+
+@lru_cache
+def unlowered(learner: str) -> str:
+    """Why there can be no bundle of a learner; empty where there can."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # torch tells at length what it could not trace
+    try:
+        head_kib(learner, 8)
+    except BadBundle as error:
+        return str(error)
+    finally:
+        logging.disable(before)
+    return ""

@@ -82,8 +82,8 @@ def _try(staged: Path, candidate: Candidate, problem: Problem, profile: Profile,
     }
     data = load_data(problem.data)
     polarity = "ink-high" if data.ink_high and net.in_shape[0] == 1 else "as-is"
-    learner, slow = LEARNERS[candidate.learner](), load_weights(candidate.weights)
-    shared: dict[str, Any] = {"net": net, "slow": slow, "learner": learner, "seed": problem.seed, "scale": data.scale}
+    learner, slow = LEARNERS[candidate.learner](net), load_weights(candidate.weights)
+    shared: dict[str, Any] = {"slow": slow, "learner": learner, "seed": problem.seed, "scale": data.scale}
     bundle.write(staged, facts=facts, polarity=polarity, predicted=predicted, cap=problem.cap, **shared)
     graph_kib = bundle.read(staged).costs.graph_kib
     if not measure:

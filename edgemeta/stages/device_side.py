@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgemeta.contracts import Learner, Net, Params
+from edgemeta.contracts import Learner, Params
 from edgemeta.data.episode import Pool, draw, episode
 from edgemeta.errors import BadBundle, EdgemetaError
 from edgemeta.files import resource
@@ -56,7 +56,6 @@ def run(command: str, bundle: Path, threads: int, **arguments: Any) -> str:
 def compare(
     bundle: Path,
     learner: Learner,
-    net: Net,
     slow: Params,
     pool: Pool,
     *,
@@ -77,7 +76,7 @@ def compare(
             device.enroll(list(task.support_x.numpy()), labels)
             names, _ = device.predict(list(task.query_x.numpy()))
             guess = np.array([int(name) for name in names])
-            expected = _torch_guess(learner, net, slow, task)
+            expected = _torch_guess(learner, slow, task)
             truth = task.query_y.numpy()
             device_hits.append((guess == truth).mean())
             torch_hits.append((expected == truth).mean())
@@ -86,8 +85,8 @@ def compare(
     return dict(zip(("device_accuracy", "torch_accuracy", "agreement"), means, strict=True)) | {"episodes": episodes}
 
 
-def _torch_guess(learner: Learner, net: Net, slow: Params, task: Episode) -> np.ndarray:
-    features = net.body(slow, torch.cat([task.support_x, task.query_x]))
+def _torch_guess(learner: Learner, slow: Params, task: Episode) -> np.ndarray:
+    features = learner.net.body(slow, torch.cat([task.support_x, task.query_x]))
     support = support_of(task)._replace(x=features[: len(task.support_x)])
     fast = adapt(learner, slow, support)
     return learner.predict(slow, fast, features[len(task.support_x) :]).argmax(1).numpy()

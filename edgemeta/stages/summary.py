@@ -132,9 +132,12 @@ def search_text(folder: RunFolder) -> str:
     ]
     winner = noted["winner"]
     refused = f"; {len(noted['refused'])} before it broke a cap when measured" if noted["refused"] else ""
-    how = "measured here" if winner["measured"] else "predicted, not measured: the device is not this machine"
+    there = (folder.bundle / "manifest.json").exists()
+    why = "the device is not this machine" if there else "there is no bundle"
+    how = "measured here" if winner["measured"] else f"predicted, not measured: {why}"
     picks = ".".join(map(str, winner["picks"]))
-    return f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})\n{folder.bundle}"
+    chosen = f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})"
+    return f"{chosen}\n{folder.bundle}" if there else chosen
 
 
 def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

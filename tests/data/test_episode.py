@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemeta.data.dataset import BYTE, Dataset
-from edgemeta.data.episode import draw, episode, pool
+from edgemeta.data.episode import draw, episode, pool, require_variety
 from edgemeta.errors import BadData
 
 
@@ -108,3 +108,21 @@ def test_impossible_episode_says_why(way, shot, query, says):
 def test_missing_split_names_those_there():
     with pytest.raises(BadData, match="made has no 'train' split; .*test"):
         pool(_dataset([3, 3]), "train")
+
+
+def test_images_that_are_all_the_same_are_refused():
+    same = np.full((12, 1, 2, 2), 7, np.uint8)
+    data = Dataset("made", same, np.repeat(np.arange(3), 4), ("a", "b", "c"), {"test": (0, 1, 2)}, BYTE)
+    with pytest.raises(BadData, match="all 12 images are the same; check how they were made"):
+        require_variety(pool(data, "test"))
+    same[11] = 8
+    require_variety(pool(data, "test"))
+
+
+def test_an_image_that_is_asked_for_must_not_have_been_taught():
+    tested = pool(_dataset([4] * 6), "test")
+    drawn = draw(tested, 3, 2, 2, rng=np.random.default_rng(0))
+    query = drawn.query.copy()
+    query[1, 0] = drawn.support[1, 1]
+    with pytest.raises(BadData, match=f"image {drawn.support[1, 1]} of the pool is in the support and in the query"):
+        episode(tested, drawn._replace(query=query))

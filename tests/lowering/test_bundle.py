@@ -16,7 +16,7 @@ FACTS = {"accuracy": {"5w1s": 0.9}, "seed": 3, "data": "glyphs"}
 
 
 def save(trained, folder, **settings):
-    return bundle.write(folder, net=trained.net, slow=trained.slow, learner=trained.learner, facts=FACTS, **settings)
+    return bundle.write(folder, slow=trained.slow, learner=trained.learner, facts=FACTS, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def test_nothing_is_written_unchecked(anil, written, monkeypatch):
     before = bundle.read(written)
     lower = bundle.lower
 
-    def planted(net, slow, learner):
-        graphs = lower(net, slow, learner)
+    def planted(slow, learner):
+        graphs = lower(slow, learner)
         tensor = next(tensor for tensor in graphs["body"].graph.initializer if tensor.name == "0.bias")
         value = onnx.numpy_helper.to_array(tensor) + np.float32(0.01)
         tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
@@ -126,9 +126,7 @@ def test_unknown_setting_is_refused(anil, tmp_path, settings):
 
 def test_fact_that_is_not_json_is_refused(anil, tmp_path):
     with pytest.raises(BadBundle, match="facts|fact is not JSON"):
-        bundle.write(
-            tmp_path / "b", net=anil.net, slow=anil.slow, learner=anil.learner, facts={"accuracy": float("nan")}
-        )
+        bundle.write(tmp_path / "b", slow=anil.slow, learner=anil.learner, facts={"accuracy": float("nan")})
     assert not any(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ def fresh():
 
 @pytest.fixture(scope="module")
 def graphs(anil):
-    return bundle.lower(anil.net, anil.slow, anil.learner)
+    return bundle.lower(anil.slow, anil.learner)
 
 
 def bent(model: onnx.ModelProto, name: str, change) -> onnx.ModelProto:
@@ -39,8 +39,8 @@ def swapped(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
 
 
 def test_right_graphs_pass(trained):
-    graphs = bundle.lower(trained.net, trained.slow, trained.learner)
-    checked = bundle.verify(graphs, trained.net, trained.slow, trained.learner, seed=1)
+    graphs = bundle.lower(trained.slow, trained.learner)
+    checked = bundle.verify(graphs, trained.slow, trained.learner, seed=1)
     assert max(checked["body"], checked["adapt"], checked["classify"]) < 1e-5
 
 
@@ -57,7 +57,7 @@ def test_wrong_graph_is_refused_by_name(graph, change, graphs, anil):
         (node,) = (node for node in wrong["classify"].graph.node if "fast.bias" in node.input)
         node.op_type = "Sub"
     with pytest.raises(BadBundle) as error:
-        bundle.verify(wrong, anil.net, anil.slow, anil.learner, seed=0)
+        bundle.verify(wrong, anil.slow, anil.learner, seed=0)
     message = str(error.value)
     assert message.startswith(f"{graph}.onnx: ") and "differs from torch by" in message and "\n" not in message
 
@@ -65,7 +65,7 @@ def test_wrong_graph_is_refused_by_name(graph, change, graphs, anil):
 def test_wrong_sign_of_the_step_is_refused(graphs, anil, fresh):
     wrong = swapped(graphs["adapt"], "Sub", "Add")
     with pytest.raises(BadBundle, match=r"adapt\.onnx: fast\."):
-        check.learner(wrong, graphs["classify"], anil.learner, anil.net, anil.slow, rng=fresh)
+        check.learner(wrong, graphs["classify"], anil.learner, anil.slow, rng=fresh)
 
 
 def test_body_that_trains_is_refused(graphs, anil, fresh):
@@ -80,10 +80,10 @@ def test_padding_that_counts_is_refused(make_trained, anil, fresh):
     def start(slow, support):
         return {name: value + support.x.mean() for name, value in anil.learner.start(slow, support).items()}
 
-    net, slow, learner = make_trained(anil.learner._replace(start=start))
-    graphs = bundle.lower(net, slow, learner)
+    net, slow, learner = make_trained(lambda net: anil.learner._replace(net=net, start=start))
+    graphs = bundle.lower(slow, learner)
     with pytest.raises(BadBundle, match=r"adapt\.onnx: fast\..*padding=2"):
-        check.learner(graphs["adapt"], graphs["classify"], learner, net, slow, rng=fresh)
+        check.learner(graphs["adapt"], graphs["classify"], learner, slow, rng=fresh)
 
 
 def test_nan_is_refused(graphs, anil, fresh):
@@ -96,7 +96,7 @@ def test_other_shape_is_refused(graphs, anil, fresh):
     """Torch gives two columns where the graph gives one for each class."""
     cut = anil.learner._replace(predict=lambda slow, fast, x: anil.learner.predict(slow, fast, x)[:, :2])
     with pytest.raises(BadBundle, match=r"classify\.onnx: logits is \(9, 5\), torch gives \(9, 2\)"):
-        check.learner(graphs["adapt"], graphs["classify"], cut, anil.net, anil.slow, rng=fresh)
+        check.learner(graphs["adapt"], graphs["classify"], cut, anil.slow, rng=fresh)
 
 
 def test_garbage_is_refused_in_one_line():

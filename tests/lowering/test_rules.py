@@ -12,6 +12,8 @@ from edgemeta.contracts import Learner, Support
 from edgemeta.errors import BadBundle
 from edgemeta.lowering import check, to_onnx
 from edgemeta.lowering.trace import trace
+from edgemeta.nets.build import build
+from edgemeta.types import Op
 
 DIM = 6
 
@@ -79,6 +81,7 @@ FUNCTIONS = {
 def learner_of(function) -> Learner:
     return Learner(
         "test",
+        build((Op("conv", (1, 1, 1), (DIM, 1, 1)),)),
         True,
         0,
         None,
@@ -91,7 +94,7 @@ def learner_of(function) -> Learner:
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_same_as_torch(function, generator):
     learner = learner_of(function)
-    session = check.load("test", to_onnx.adapt(trace(learner, {}, DIM), {}, DIM).SerializeToString())
+    session = check.load("test", to_onnx.adapt(trace(learner, {}), {}, DIM).SerializeToString())
     for n, way in ((9, 4), (4, 2), (30, 5)):
         x = torch.randn(n, DIM, generator=generator)
         onehot = torch.eye(way)[torch.arange(n) % way]
@@ -103,10 +106,10 @@ def test_same_as_torch(function, generator):
 
 def test_operator_without_rule_is_named():
     with pytest.raises(BadBundle, match="no ONNX for aten.cumsum.*rules.py"):
-        to_onnx.adapt(trace(learner_of(lambda x, y: x.cumsum(0)), {}, DIM), {}, DIM)
+        to_onnx.adapt(trace(learner_of(lambda x, y: x.cumsum(0)), {}), {}, DIM)
 
 
 def test_rounding_division_is_refused():
     learner = learner_of(lambda x, y: torch.div(x, 2.0, rounding_mode="trunc"))
     with pytest.raises(BadBundle, match="no ONNX for"):
-        to_onnx.adapt(trace(learner, {}, DIM), {}, DIM)
+        to_onnx.adapt(trace(learner, {}), {}, DIM)

@@ -18,7 +18,7 @@ from edgemeta.lowering.trace import trace
 
 @pytest.fixture(scope="module")
 def models(trained):
-    traced = trace(trained.learner, trained.slow, trained.net.dim)
+    traced = trace(trained.learner, trained.slow)
     return [make(traced, trained.slow, trained.net.dim) for make in (to_onnx.adapt, to_onnx.classify)]
 
 
@@ -76,7 +76,7 @@ def test_graphs_hold_only_what_they_read(models):
 
 def test_what_stays_the_same_is_left_out_of_the_loop(anil):
     """ANIL normalises its features: once, not in every step."""
-    model = to_onnx.adapt(trace(anil.learner, anil.slow, anil.net.dim), anil.slow, anil.net.dim)
+    model = to_onnx.adapt(trace(anil.learner, anil.slow), anil.slow, anil.net.dim)
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     inside = {node.op_type for node in loop.attribute[0].g.node}
     assert "Sqrt" not in inside and "LogSoftmax" in inside
@@ -84,7 +84,6 @@ def test_what_stays_the_same_is_left_out_of_the_loop(anil):
 
 def test_loss_by_index_is_not_silently_wrong(make_trained, rng=0):
     """Cross-entropy on class indices once exported, ran and gave wrong weights."""
-    base = LEARNERS["anil"]()
 
     def loss(weights, support):
         logits = support.x @ weights["weight"].T + weights["bias"]
@@ -96,8 +95,8 @@ def test_loss_by_index_is_not_silently_wrong(make_trained, rng=0):
         gradient = grad(loss)(fast, support)
         return {name: value - 0.1 * gradient[name] for name, value in fast.items()}
 
-    net, slow, learner = make_trained(base._replace(step=step))
-    traced = trace(learner, slow, net.dim)
+    net, slow, learner = make_trained(lambda net: LEARNERS["anil"](net)._replace(step=step))
+    traced = trace(learner, slow)
     graphs = to_onnx.adapt(traced, slow, net.dim), to_onnx.classify(traced, slow, net.dim)
-    worst = check.learner(*graphs, learner, net, slow, rng=np.random.default_rng(rng))
+    worst = check.learner(*graphs, learner, slow, rng=np.random.default_rng(rng))
     assert max(worst) < 1e-5

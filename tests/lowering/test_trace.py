@@ -8,13 +8,13 @@ from edgemeta.lowering.trace import trace
 
 
 def test_sizes_stay_symbols(trained):
-    traced = trace(trained.learner, trained.slow, trained.net.dim)
+    traced = trace(trained.learner, trained.slow)
     for function, free in ((traced.step, "onehot"), (traced.predict, "features")):
         assert any(isinstance(size, torch.SymInt) for size in function.placeholders[free].meta["val"].shape)
 
 
 def test_names_of_the_fast_tensors_reach_the_graph(anil):
-    traced = trace(anil.learner, anil.slow, anil.net.dim)
+    traced = trace(anil.learner, anil.slow)
     assert traced.start.outputs == traced.step.outputs == ("fast.weight", "fast.bias", "fast.done")
     assert traced.predict.outputs == ("logits",)
 
@@ -27,7 +27,7 @@ def one_line(error) -> str:
 def test_learner_that_changes_the_body_is_refused(anil):
     learner = anil.learner._replace(name="maml", on_features=False)
     with pytest.raises(BadBundle) as error:
-        trace(learner, anil.slow, anil.net.dim)
+        trace(learner, anil.slow)
     assert "'maml'" in one_line(error) and "on features" in str(error.value)
 
 
@@ -36,7 +36,7 @@ def test_branch_on_a_value_is_refused(anil):
         return fast if support.x.sum() > 0 else anil.learner.step(slow, fast, support)
 
     with pytest.raises(BadBundle) as error:
-        trace(anil.learner._replace(step=step), anil.slow, anil.net.dim)
+        trace(anil.learner._replace(step=step), anil.slow)
     assert "cannot be traced" in one_line(error)
 
 
@@ -45,4 +45,4 @@ def test_step_that_loses_a_tensor_is_refused(anil):
         return {"weight": fast["weight"]}
 
     with pytest.raises(BadBundle, match="make them agree"):
-        trace(anil.learner._replace(step=step), anil.slow, anil.net.dim)
+        trace(anil.learner._replace(step=step), anil.slow)

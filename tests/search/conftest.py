@@ -7,7 +7,7 @@ import pytest
 
 from edgemeta.latency import profile
 from edgemeta.latency.table import predictor
-from edgemeta.learners.train import Training
+from edgemeta.learners.settings import Training
 from edgemeta.search import SEARCHERS
 from edgemeta.search.jobs import DataSpec
 from edgemeta.search.ledger import Ledger

@@ -74,7 +74,7 @@ def test_a_training_that_diverges_is_marked_and_the_search_goes_on(start, proble
     broken = replace(problem, training=replace(problem.training, lr=1e30))
     search = start(broken)
     assert search.run(trials=2, seconds=100) == []
-    assert all(trial.status.startswith("failed: loss is nan") for trial in search.ledger.trials())
+    assert all(trial.status.startswith("failed: protonet: loss is nan") for trial in search.ledger.trials())
 
 
 def test_equal_networks_are_trained_once(start, problem):

@@ -1,10 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgemeta.errors import BadData
+from edgemeta import config as configs
+from edgemeta.config import make
+from edgemeta.errors import BadConfig, BadData
+from edgemeta.latency import profile
+from edgemeta.learners.settings import RECIPES, Training, recipe
 from edgemeta.search.jobs import DataSpec
+from edgemeta.stages import assemble
 from edgemeta.stages.assemble import require_data
+from edgemeta.stages.run_folder import RunFolder
 
 
 def photos(root, classes: int, per_class: int) -> DataSpec:
@@ -34,3 +42,53 @@ def test_unreadable_images_are_named_and_counted(tmp_path):
     (tmp_path / "c00" / "broken.png").write_bytes(b"junk")
     with pytest.warns(UserWarning, match=r"folder: skipped 1 unreadable image: c00/broken\.png"):
         require_data(spec, 5, 1)
+
+
+def test_every_domain_and_every_phase_must_give_tasks(tmp_path):
+    plenty, few = photos(tmp_path / "plenty", 16, 6), photos(tmp_path / "few", 16, 3)
+    require_data(plenty, 3, 1, trainings=[Training(shot=(1, 4))])
+    require_data(plenty, 3, 1, trainings=[Training(shot=1)], mix=[few])
+    with pytest.raises(BadData, match="2-way 4-shot with 1 queries needs 2 classes: 0 of 6"):
+        require_data(plenty, 3, 1, trainings=[Training(), Training(shot=(1, 4))], mix=[few])
+    with pytest.raises(BadData, match="digits keeps none of its 10 classes for training.*leave it out of --mix"):
+        require_data(plenty, 3, 1, mix=[DataSpec("digits", None, str(tmp_path), (1, 8, 8), 0)])
+
+
+def test_images_that_are_all_the_same_are_refused(tmp_path):
+    spec = photos(tmp_path, 16, 6)
+    for path in tmp_path.glob("c*/*.png"):
+        path.write_bytes((tmp_path / "c00" / "0.png").read_bytes())
+    with pytest.raises(BadData, match="all 36 images are the same"):
+        require_data(spec, 3, 1)
+
+
+def test_domains_are_named_with_their_root(tmp_path):
+    config = make(configs.Train, {"mix": ("glyphs", f"folder={tmp_path}"), "root": "/elsewhere", "split_seed": 3})
+    glyphs, folder = assemble.mixed(config)
+    assert (glyphs.name, glyphs.root, glyphs.seed, glyphs.in_shape) == ("glyphs", None, 3, (1, 28, 28))
+    assert (folder.name, folder.root) == ("folder", str(Path(tmp_path).resolve()))
+    assemble.check(config)
+    with pytest.raises(BadConfig, match="unknown data 'folders'; did you mean 'folder'"):
+        assemble.check(make(configs.Train, {"mix": (f"folders={tmp_path}",)}))
+
+
+def test_a_score_is_of_its_learners_recipe(tmp_path, monkeypatch):
+    """Scores of one recipe say nothing of another's: the ledger keeps them apart."""
+    photos(tmp_path / "photos", 16, 6)
+    given = {"data": "folder", "root": tmp_path / "photos", "in_shape": (1, 8, 8), "space": "tiny", "device": "null"}
+    config = make(configs.Search, given)
+
+    def problem():
+        return assemble.problem_of(config, RunFolder(tmp_path), assemble.space_of(config), profile.load("null"))
+
+    before = problem()
+    assert before.training == recipe("protonet")
+    monkeypatch.setitem(RECIPES, "protonet", Training(way=7, tasks=2))
+    assert problem().training == Training(way=7, tasks=2) and problem().task != before.task
+    job = problem().job(assemble.space_of(config).arch([{}, {}]), 1)
+    assert (job.training.way, job.training.tasks, job.training.episodes) == (7, 2, config.rungs[1])
+
+
+def test_what_cannot_be_lowered_says_why_and_costs_no_graphs(tmp_path):
+    assert assemble.unlowered("protonet") == ""
+    assert "changes the body" in assemble.unlowered("maml") and "\n" not in assemble.unlowered("maml")

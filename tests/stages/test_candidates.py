@@ -36,7 +36,7 @@ def problem(tmp_path, tiny, profile):
 def candidate(problem, tmp_path, **settings) -> Candidate:
     """An untrained network as a candidate."""
     arch = problem.space.arch([settings, settings])
-    slow = LEARNERS["protonet"]().init(build(problem.space.ops(arch)), rng=torch.Generator().manual_seed(0))
+    slow = LEARNERS["protonet"](build(problem.space.ops(arch))).init(rng=torch.Generator().manual_seed(0))
     return Candidate(arch, "protonet", save_weights(tmp_path / f"{arch.picks}.safetensors", slow), 1)
 
 

@@ -1,0 +1,90 @@
+"""A training under way, on disk: enough to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from edgemeta.contracts import Params
+from edgemeta.errors import BadData
+from edgemeta.files import write_bytes
+from edgemeta.learners.outer import laid_out
+
+GROUPS = ("slow", "good", "momentum", "variance", "best")
+NUMBERS = ("phase", "done", "steps", "bad", "best_score", "stale")
+
+
+@dataclass
+class Progress:
+    """Where a training stands. `identity` says which training: another one's progress is of no use to it."""
+
+    identity: str
+    slow: Params
+    rng: np.random.Generator
+    phase: int = 0
+    done: int = 0  # episodes of the phase
+    steps: int = 0  # that Adam has taken in the phase
+    momentum: dict[str, Tensor] = field(default_factory=dict)  # Adam's, by name; empty at the start of a phase
+    variance: dict[str, Tensor] = field(default_factory=dict)
+    good: Params = field(default_factory=dict)  # the last parameters that are known to have given a loss
+    bad: int = 0  # updates in a row that gave none
+    best: Params = field(default_factory=dict)
+    best_score: float | None = None
+    stale: int = 0  # validations since the best
+
+
+def save_progress(path: Path, progress: Progress) -> None:
+    tensors = {
+        f"{group}/{name}": value.detach().cpu().contiguous()
+        for group in GROUPS
+        for name, value in getattr(progress, group).items()
+    }
+    note = {name: getattr(progress, name) for name in ("identity", *NUMBERS)}
+    text = json.dumps(note | {"rng": progress.rng.bit_generator.state})
+    write_bytes(path, save(tensors, metadata={"progress": text, "sha256": _digest(text, tensors)}))
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_progress(path: Path, identity: str, device: torch.device) -> Progress | None:
+    """The progress kept at `path`; None where there is none, or where it is another training's."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            kept = file.metadata() or {}
+            note = json.loads(kept["progress"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
+        if kept["sha256"] != _digest(kept["progress"], tensors):
+            raise ValueError("it is not what was written")
+        return _progress(note, tensors, device) if note["identity"] == identity else None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadData(f"cannot read the checkpoint {path}: {reason}; delete it to train from the start") from error
+
+
+def _progress(note: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> Progress:
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
+    for key, value in tensors.items():
+        group, name = key.split("/", 1)
+        groups[group][name] = laid_out(value.to(device, copy=True))  # out of the file, into memory as torch aligns it
+    rng = np.random.Generator(np.random.PCG64(0))
+    rng.bit_generator.state = note["rng"]
+    kept: dict[str, Any] = {name: note[name] for name in ("identity", *NUMBERS)} | groups
+    return Progress(rng=rng, **kept)

@@ -1,0 +1,134 @@
+"""A network's body as matrix products: for `vmap` over weights, and for derivatives of derivatives, on small batches.
+
+Tasks that have each adapted their own weights cannot share a convolution: vmapped, it becomes a grouped one, which is
+slower than one task after another. As patches times a matrix it becomes one batched product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgemeta.contracts import Params
+from edgemeta.types import Op
+
+BN_EPS = 1e-5
+
+
+def body(ops: Sequence[Op], params: Params, x: Tensor) -> Tensor:
+    """x (n, C, H, W) -> z (n, dim): the function of `build`, in inference mode.
+
+    Where `params` holds no running statistics, each batch is normalised by its own, which is transductive.
+    """
+    values = [x.permute(0, 2, 3, 1)]
+    for i, op in enumerate(ops):
+        values.append(_apply(i, op, params, [values[j + 1] for j in op.inputs]))
+    return values[-1].permute(0, 3, 1, 2).flatten(1)
+
+
+def _apply(i: int, op: Op, params: Params, inputs: list[Tensor]) -> Tensor:
+    x = inputs[0]
+    if op.kind == "maxpool":
+        return _pool(x, op.kernel)
+    if op.kind == "add":
+        return x + inputs[1]
+    if op.kind == "gap":
+        return x.mean((1, 2), keepdim=True)
+    if op.kind != "conv":
+        raise ValueError(f"no forward pass for operator kind {op.kind!r}")
+    y = _normalised(i, _conv(op, params[f"{i}.weight"], x), params)
+    return F.relu(y) if op.act == "relu" else y
+
+
+def _conv(op: Op, weight: Tensor, x: Tensor) -> Tensor:
+    """weight (out, in / groups, k, k), x (n, H, W, in) -> (n, H', W', out)."""
+    taps = op.kernel * op.kernel
+    plain = op.kernel == 1 and op.stride == 1
+    patches = x if plain else _Patches.apply(x, op.kernel, op.stride)
+    n, height, width, _ = patches.shape
+    if op.groups == 1:
+        matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+        return (patches.reshape(-1, matrix.shape[0]) @ matrix).view(n, height, width, -1)
+    if op.groups != x.shape[3] or weight.shape[0] != op.groups:
+        raise ValueError(f"no matrix form of a convolution of {op.groups} groups over {x.shape[3]} channels")
+    return (patches.view(n, height, width, taps, op.groups) * weight.permute(2, 3, 1, 0).reshape(taps, -1)).sum(3)
+
+
+def _normalised(i: int, y: Tensor, params: Params) -> Tensor:
+    if f"stat.{i}.mean" in params:
+        scale = params[f"{i}.gamma"] * torch.rsqrt(params[f"stat.{i}.var"] + BN_EPS)
+        return y * scale + (params[f"{i}.beta"] - params[f"stat.{i}.mean"] * scale)
+    centred = y - y.mean((0, 1, 2))
+    scale = params[f"{i}.gamma"] * torch.rsqrt(centred.square().mean((0, 1, 2)) + BN_EPS)
+    return centred * scale + params[f"{i}.beta"]
+
+
+def _pool(x: Tensor, size: int) -> Tensor:
+    n, height, width, channels = x.shape
+    high, wide = height // size, width // size
+    tiles = x[:, : high * size, : wide * size].reshape(n, high, size, wide, size, channels)
+    return tiles.amax((2, 4))
+
+
+class _Patches(torch.autograd.Function):
+    """(n, H, W, C) -> (n, H', W', k * k * C), zero-padded by k // 2. It and its adjoint differentiate to each other."""
+
+    @staticmethod
+    def forward(x: Tensor, kernel: int, stride: int) -> Tensor:
+        n, height, width, channels = x.shape
+        pad = kernel // 2
+        high, wide = (height + 2 * pad - kernel) // stride + 1, (width + 2 * pad - kernel) // stride + 1
+        padded = F.pad(x, (0, 0, pad, pad, pad, pad))
+        s = padded.stride()
+        windows = padded.as_strided(
+            (n, high, wide, kernel, kernel, channels), (s[0], s[1] * stride, s[2] * stride, s[1], s[2], s[3])
+        )
+        return windows.reshape(n, high, wide, kernel * kernel * channels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.kernel, ctx.stride = inputs
+        ctx.size = x.shape[1:3]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Fold.apply(grad, ctx.kernel, ctx.stride, *ctx.size), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, x: Tensor, kernel: int, stride: int) -> tuple[Tensor, int]:
+        merged = x.movedim(in_dims[0], 0).flatten(0, 1)
+        return _Patches.apply(merged, kernel, stride).unflatten(0, (info.batch_size, -1)), 0
+
+
+class _Fold(torch.autograd.Function):
+    """The adjoint of `_Patches`: (n, H', W', k * k * C) -> (n, H, W, C), overlapping values added up."""
+
+    @staticmethod
+    def forward(patches: Tensor, kernel: int, stride: int, height: int, width: int) -> Tensor:
+        n, high, wide, depth = patches.shape
+        channels, pad = depth // (kernel * kernel), kernel // 2
+        taps = patches.view(n, high, wide, kernel, kernel, channels)
+        out = patches.new_zeros(n, height + 2 * pad, width + 2 * pad, channels)
+        for row in range(kernel):
+            for column in range(kernel):
+                rows = slice(row, row + stride * (high - 1) + 1, stride)
+                columns = slice(column, column + stride * (wide - 1) + 1, stride)
+                out[:, rows, columns].add_(taps[:, :, :, row, column])
+        return out[:, pad : pad + height, pad : pad + width].contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.kernel, ctx.stride, _, _ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Patches.apply(grad, ctx.kernel, ctx.stride), None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, patches: Tensor, *sizes: int) -> tuple[Tensor, int]:
+        merged = patches.movedim(in_dims[0], 0).flatten(0, 1)
+        return _Fold.apply(merged, *sizes).unflatten(0, (info.batch_size, -1)), 0
