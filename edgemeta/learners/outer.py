@@ -98,11 +98,12 @@ def joined(
     Supports are few images: `chunk` tasks go through the inner loop together, as batched matrix products (`products`,
     the same learner on `Net.products`). Queries are many: each task's loss is differentiated alone, with the fastest
     convolutions there are (`plain`), with respect to what it adapted; one vector-Jacobian product through the inner
-    loops then gives the gradient of the slow parameters.
+    loops then gives the gradient of the slow parameters. Running statistics follow the supports: queries would tell the
+    same, at many times the cost.
     """
     if not plain.transductive:  # else no running statistics are ever used
         with torch.no_grad():
-            plain.net.body(slow, tasks.images, train=True)
+            plain.net.body(slow, tasks.x.flatten(0, 1), train=True)
     leaves, total, count = asked(slow), torch.zeros(()), len(tasks.x)
     gradient = {name: torch.zeros_like(value) for name, value in leaves.items()}
     for part in (Tasks(*pieces) for pieces in zip(*(field.split(chunk) for field in tasks), strict=True)):
@@ -122,15 +123,20 @@ def joined(
 
 
 def _trajectory(products: Learner, slow: Params, part: Tasks, weights: Sequence[float]) -> list[tuple[Fast, float]]:
-    """What the tasks have adapted, stacked, after each step whose loss counts; at the start where no step is taken."""
-    steps, found = steps_of(products, part.x.shape[1]), []
-    fast = vmap(lambda x, onehot: products.start(slow, Support(x, onehot)))(part.x, part.onehot)
-    step = vmap(lambda fast, x, onehot: products.step(slow, fast, Support(x, onehot)))
-    for left in reversed(range(steps)):
-        fast = step(fast, part.x, part.onehot)
-        if left < len(weights):
-            found.append((fast, weights[-1 - left]))
-    return found or [(fast, weights[-1])]
+    """What the tasks have adapted, stacked, after each step whose loss counts.
+
+    All steps are one `vmap`: what tasks still share before the first stays one tensor.
+    """
+    steps = steps_of(products, part.x.shape[1])
+
+    def adapted(x: Tensor, onehot: Tensor) -> list[Fast]:
+        support = Support(x, onehot)
+        found = [products.start(slow, support)]
+        for _ in range(steps):
+            found.append(products.step(slow, found[-1], support))
+        return found[-len(weights) :]
+
+    return list(zip(vmap(adapted)(part.x, part.onehot), weights, strict=True))
 
 
 def _queries(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgemeta.contracts import Net, Params
 from edgemeta.nets import matmul
-from edgemeta.nets.matmul import BN_EPS
+from edgemeta.nets.matmul import BN_EPS, folded
 from edgemeta.types import Op, Shape
 
 BN_MOMENTUM = 0.1
@@ -31,12 +31,24 @@ def build(ops: Sequence[Op]) -> Net:
         return _init(ops, rng)
 
     def body(params: Params, x: Tensor, train: bool = False) -> Tensor:
-        values = [x.contiguous(memory_format=torch.channels_last)]
+        values = [channels_last(x)]
         for i, op in enumerate(ops):
             values.append(_apply(i, op, params, [values[j + 1] for j in op.inputs], train))
         return values[-1].flatten(1)
 
     return Net(ops, in_shape, math.prod(ops[-1].out_shape), init, body, partial(matmul.body, ops))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x (n, C, H, W) with the channels of a pixel side by side in memory, which convolutions are fastest on.
+
+    One channel looks the same in either layout, and torch takes it for the other one: then so is all that follows, and
+    every gradient is copied back and forth. Its strides are spelled out.
+    """
+    if x.shape[1] > 1:
+        return x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous()
+    return x.as_strided(x.shape, (x.stride(0), 1, x.stride(2), 1))
 
 
 def _init(ops: Sequence[Op], rng: torch.Generator) -> Params:
@@ -63,10 +75,12 @@ def _apply(i: int, op: Op, params: Params, inputs: list[Tensor], train: bool) ->
         return x.mean((2, 3), keepdim=True)
     if op.kind != "conv":
         raise ValueError(f"no forward pass for operator kind {op.kind!r}")
-    y = F.conv2d(x, params[f"{i}.weight"], None, op.stride, op.kernel // 2, 1, op.groups)
     statistics = params.get(f"stat.{i}.mean"), params.get(f"stat.{i}.var")
     own = train or statistics[0] is None
-    y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], own, BN_MOMENTUM, BN_EPS)
+    weight, bias = (params[f"{i}.weight"], None) if own else folded(i, params)
+    y = F.conv2d(x, weight, bias, op.stride, op.kernel // 2, 1, op.groups)
+    if own:
+        y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], True, BN_MOMENTUM, BN_EPS)
     return F.relu(y, inplace=True) if op.act == "relu" else y
 
 

@@ -40,31 +40,43 @@ def _apply(i: int, op: Op, params: Params, inputs: list[Tensor]) -> Tensor:
         return x.mean((1, 2), keepdim=True)
     if op.kind != "conv":
         raise ValueError(f"no forward pass for operator kind {op.kind!r}")
-    y = _normalised(i, _conv(op, params[f"{i}.weight"], x), params)
+    y = _conv(op, x, *folded(i, params)) if f"stat.{i}.mean" in params else _by_batch(i, op, x, params)
     return F.relu(y) if op.act == "relu" else y
 
 
-def _conv(op: Op, weight: Tensor, x: Tensor) -> Tensor:
-    """weight (out, in / groups, k, k), x (n, H, W, in) -> (n, H', W', out)."""
+def folded(i: int, params: Params) -> tuple[Tensor, Tensor]:
+    """Weight and bias of convolution i with the batch norm after it, from running statistics, taken in.
+
+    Gradients reach gamma and beta through them: no pass over the activations is spent on the norm.
+    """
+    scale = params[f"{i}.gamma"] * torch.rsqrt(params[f"stat.{i}.var"] + BN_EPS)
+    weight = params[f"{i}.weight"] * scale[:, None, None, None]
+    return weight, params[f"{i}.beta"] - params[f"stat.{i}.mean"] * scale
+
+
+def _by_batch(i: int, op: Op, x: Tensor, params: Params) -> Tensor:
+    """Convolution i, normalised by the batch's own statistics."""
+    y = _conv(op, x, params[f"{i}.weight"], None)
+    centred = y - y.mean((0, 1, 2))
+    scale = params[f"{i}.gamma"] * torch.rsqrt(centred.square().mean((0, 1, 2)) + BN_EPS)
+    return torch.addcmul(params[f"{i}.beta"], centred, scale)
+
+
+def _conv(op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (n, H, W, in), weight (out, in / groups, k, k) -> (n, H', W', out)."""
     taps = op.kernel * op.kernel
     plain = op.kernel == 1 and op.stride == 1
     patches = x if plain else _Patches.apply(x, op.kernel, op.stride)
     n, height, width, _ = patches.shape
     if op.groups == 1:
         matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
-        return (patches.reshape(-1, matrix.shape[0]) @ matrix).view(n, height, width, -1)
+        rows = patches.reshape(-1, matrix.shape[0])
+        y = rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
+        return y.view(n, height, width, -1)
     if op.groups != x.shape[3] or weight.shape[0] != op.groups:
         raise ValueError(f"no matrix form of a convolution of {op.groups} groups over {x.shape[3]} channels")
-    return (patches.view(n, height, width, taps, op.groups) * weight.permute(2, 3, 1, 0).reshape(taps, -1)).sum(3)
-
-
-def _normalised(i: int, y: Tensor, params: Params) -> Tensor:
-    if f"stat.{i}.mean" in params:
-        scale = params[f"{i}.gamma"] * torch.rsqrt(params[f"stat.{i}.var"] + BN_EPS)
-        return y * scale + (params[f"{i}.beta"] - params[f"stat.{i}.mean"] * scale)
-    centred = y - y.mean((0, 1, 2))
-    scale = params[f"{i}.gamma"] * torch.rsqrt(centred.square().mean((0, 1, 2)) + BN_EPS)
-    return centred * scale + params[f"{i}.beta"]
+    y = (patches.view(n, height, width, taps, op.groups) * weight.permute(2, 3, 1, 0).reshape(taps, -1)).sum(3)
+    return y if bias is None else y + bias
 
 
 def _pool(x: Tensor, size: int) -> Tensor:

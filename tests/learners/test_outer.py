@@ -85,7 +85,7 @@ class Reference:
             )
         elif not self.said["transductive"]:
             with torch.no_grad():
-                self.net.body(slow, torch.cat([tasks.x.flatten(0, 1), tasks.query_x.flatten(0, 1)]), True)
+                self.net.body(slow, tasks.x.flatten(0, 1), True)
         for x, onehot, query, y in zip(*tasks, strict=True):
             losses.append(self.one(slow, x, onehot.argmax(1), query, y))
         return sum(losses) / len(losses)
