@@ -5,8 +5,9 @@ import torch
 
 from edgemeta.contracts import Learner, Net, Params
 from edgemeta.learners import LEARNERS
+from edgemeta.learners.protonet import protonet
 from edgemeta.learners.settings import Training
-from edgemeta.learners.train import teacher, train
+from edgemeta.learners.train import train
 from edgemeta.nets.build import build
 from edgemeta.space.presets import tiny
 from tests.blobs import blob_pool
@@ -22,7 +23,7 @@ def small_net() -> Net:
 
 def crew(*names: str) -> list[Learner]:
     net = small_net()
-    return [teacher(net), *(LEARNERS[name](net) for name in names)]
+    return [protonet(net), *(LEARNERS[name](net) for name in names)]
 
 
 def start_of(learner: Learner, seed: int = 0) -> Params:

@@ -37,7 +37,7 @@ class Training:
     shards: int = 1  # the tasks of an update are split into so many parts; each has its own batch statistics
     lr: float = 5e-3  # of Adam, falling to zero along a cosine
     clip: float = 5.0  # gradient norm
-    warmup: float = 0.0  # share of the episodes in which class means, many ways at once, teach the body
+    warmup: float = 0.0  # share of the episodes in which Prototypical Networks, many ways at once, teach the body
     warmup_way: int = 30  # of the warm-up; past the first minute, 60 teach better
     frozen: int = (
         0  # leave the body as the warm-up left it, and take so many times the other episodes: they cost little

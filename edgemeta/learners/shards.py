@@ -16,6 +16,7 @@ from torch import Tensor
 from edgemeta.contracts import Learner, Params
 from edgemeta.data.episode import Draw, Pool
 from edgemeta.errors import EdgemetaError
+from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
 
 Drawn = Sequence[tuple[int, Draw]]  # (position of the pool, what was drawn from it)
@@ -142,6 +143,7 @@ def _serve(link: Connection, make: Callable[[], Sequence[Learner]], threads: int
     """Answer until the other end closes, which it does when its process ends, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to handle
     torch.set_num_threads(threads)
+    keep_freed_memory()
     learners = make()
     try:
         while True:

@@ -17,14 +17,12 @@ from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.data.episode import Pool, check, require_variety
 from edgemeta.errors import BadData, Diverged
 from edgemeta.learners.checkpoint import Progress, load_progress, save_progress
-from edgemeta.learners.inner import Scope
-from edgemeta.learners.maml import adapting
 from edgemeta.learners.outer import laid_out, steps_of, trained
+from edgemeta.learners.protonet import protonet
 from edgemeta.learners.settings import Training, draw_tasks
 from edgemeta.learners.shards import Team, Update, gather
 from edgemeta.types import Episode
 
-TEACHER = "class means"
 BAD_UPDATES = 10  # in a row, after which a training is given up
 RUNAWAY = 100.0  # times the loss of guessing: adaptation has run away, whether or not the loss is still a number
 Judge = Callable[[Params], float]  # validation accuracy, 0..1
@@ -42,11 +40,6 @@ def adapt(learner: Learner, slow: Params, support: Support) -> Fast:
     for _ in range(steps_of(learner, len(support.x))):
         fast = learner.step(slow, fast, support)
     return fast
-
-
-def teacher(net: Net) -> Learner:
-    """What warms a body up: class means as the head, and no step."""
-    return adapting(net, TEACHER, Scope(), steps=0, head="prototypes")
 
 
 def train(
@@ -69,19 +62,20 @@ def train(
     parameters that it likes best are returned. `keep` is a file: a training that was stopped and is called again with
     the same arguments goes on from it, to the same parameters as if it had not been stopped. It is the caller's to
     delete, once what is returned is safe.
-    A `team` that has `teacher(learner.net)` and `learner` shares the work of an update; parameters depend on
+    A `team` that has `protonet(learner.net)` and `learner` shares the work of an update; parameters depend on
     `settings.shards`, not on how many processes there are.
     """
     pools, at = [pools] if isinstance(pools, Pool) else list(pools), torch.device(device)
     _require_usable(pools, learner.net)
-    own, warm = team or Team(lambda: [teacher(learner.net), learner]), teacher(learner.net).init(rng=torch.Generator())
+    teacher = protonet(learner.net)
+    own, warm = team or Team(lambda: [teacher, learner]), teacher.init(rng=torch.Generator())
     identity = _identity(learner, slow, pools, settings, rng, judge is not None)
     progress = load_progress(keep, identity, at) if keep else None
     if progress is None:  # the warm-up's head needs parameters, too
         fresh = {name: laid_out(_copy(value).to(at)) for name, value in (warm | dict(slow)).items()}
         progress = Progress(identity, fresh, rng)
     names = [member.name for member in own.learners]
-    sides = [(names.index(name), tuple(params)) for name, params in ((TEACHER, warm), (learner.name, slow))]
+    sides = [(names.index(name), tuple(params)) for name, params in ((teacher.name, warm), (learner.name, slow))]
     run, before = _Run(own, pools, sides, progress, tick, judge, keep, at), 0
     for which, phase in enumerate(phase.suited(pools) for phase in settings.phases()):
         if progress.phase == which:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -57,6 +58,7 @@ OWN: dict[object, Callable] = {
 }
 
 
+@lru_cache
 def table() -> dict:
     """Operator -> decomposition, for `make_fx`.
 

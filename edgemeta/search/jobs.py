@@ -23,9 +23,11 @@ from edgemeta.errors import Diverged, EdgemetaError
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import Score, evaluate, features, images_each, queries
+from edgemeta.learners.memory import keep_freed_memory
+from edgemeta.learners.protonet import protonet
 from edgemeta.learners.settings import Training
 from edgemeta.learners.shards import Team
-from edgemeta.learners.train import teacher, train
+from edgemeta.learners.train import train
 from edgemeta.nets.build import build
 from edgemeta.search.workers import stop_orphan
 from edgemeta.types import Op, Shape
@@ -115,13 +117,14 @@ def save_weights(path: str | Path, slow: Params) -> Path:
 def crew(ops: tuple[Op, ...], learner: str) -> Sequence[Learner]:
     """Who meta-trains a network: what warms it up, and the learner."""
     net = build(ops)
-    return teacher(net), LEARNERS[learner](net)
+    return protonet(net), LEARNERS[learner](net)
 
 
 def run_job(job: Job) -> Result:
     """Deterministic given the job, but for `workers`, which change nothing: every generator is seeded from it."""
     began = time.perf_counter()
     stop_orphan()
+    keep_freed_memory()
     _, learner = crew(job.ops, job.learner)
     slow = learner.init(rng=torch.Generator().manual_seed(job.seed))
     if job.warm:

@@ -2,11 +2,14 @@
 
     pip install -c constraints.txt -e '.[bench]' && python tools/bench/meta_speed.py --json meta_speed.json
 
-One network for all: four strided convolutions of 64 filters, batch norm on each batch, a linear head of five classes
-(Finn 2017's for Omniglot), 5-way 1-shot with 15 queries a class, one step size. All give the same meta-gradient: that
-is checked in float64 before anything is timed. On one core everything runs in this process with one thread, in turns;
-on two, the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is what
-a process of one thread that does nothing else holds at its peak, over what it held before.
+One network for all: four strided convolutions of 64 filters, batch norm, a linear head of five classes (Finn 2017's for
+Omniglot), 5-way 1-shot with 15 queries a class, one step size. Batch norm uses running statistics, as our learners do,
+or with `batch` each batch's own, as the paper. All give the same meta-gradient: that is checked in float64 before
+anything is timed. The peers are PyTorch modules as their documentation has them.
+
+Each contestant is a process of its own, started once, and they run in turns. On one core each has one thread; on two,
+the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is what a
+process of one thread holds at its peak, over what it held before, once its libraries are loaded.
 """
 
 from __future__ import annotations
@@ -17,20 +20,23 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import emit, parser
+from _common import emit, parser, table
 from torch import Tensor, nn
 
 from edgemeta.contracts import Learner, Net
-from edgemeta.data.episode import Draw, Pool, draw
+from edgemeta.data.episode import Pool, draw
 from edgemeta.learners.maml import maml
-from edgemeta.learners.outer import Tasks, laid_out, meta_gradient, trained
+from edgemeta.learners.memory import keep_freed_memory
+from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
 from edgemeta.learners.shards import Team, gather
 from edgemeta.nets.build import build
 from edgemeta.space.presets import edge
@@ -44,21 +50,21 @@ AGREE = 1e-10
 class Conv4(nn.Module):
     """What the peers are given: the same network as PyTorch modules, with the same weights."""
 
-    def __init__(self, slow: Mapping[str, Tensor], ops: tuple):
+    def __init__(self, slow: Mapping[str, Tensor], ops: tuple, *, batch: bool):
         super().__init__()
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for i in (i for i, op in enumerate(ops) if op.kind == "conv"):
             weight = slow[f"{i}.weight"].detach()
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, 2, 1, bias=False)
-            conv.weight = nn.Parameter(laid_out(weight.clone()))
+            conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
             self.convs.append(conv)
-            self.norms.append(nn.BatchNorm2d(weight.shape[0], track_running_stats=False).to(weight.dtype))
+            self.norms.append(nn.BatchNorm2d(weight.shape[0], track_running_stats=not batch).to(weight.dtype))
         self.head = nn.Linear(FILTERS, WAY).to(weight.dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.train(batch)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.relu(norm(conv(x)), inplace=True)
         z = x.mean((2, 3))
@@ -82,9 +88,9 @@ def net() -> Net:
     return build(space.ops(space.arch([{"width": FILTERS, "kind": "conv", "down": "stride"}] * 4)))
 
 
-def learners(steps: int) -> list[Learner]:
-    """The paper's MAML: batch statistics, constant rates, a head that is the same for every class at the start."""
-    settings: dict[str, Any] = {"rates": "fixed", "head": "row", "transductive": True}
+def learners(steps: int, batch: bool) -> list[Learner]:
+    """MAML with constant rates and a head that is the same for every class at the start."""
+    settings: dict[str, Any] = {"rates": "fixed", "head": "row", "transductive": batch}
     return [maml(net(), steps=steps, lr=RATE / WAY, body_lr=RATE, **settings)]
 
 
@@ -130,9 +136,9 @@ def with_torchopt(model: Conv4, tasks: Tasks, steps: int) -> None:
 PEER = {"higher": with_higher, "torchopt": with_torchopt, "loop": in_loop}
 
 
-def peer(name: str, tasks: Tasks, steps: int, dtype: torch.dtype = torch.float32) -> Run:
-    learner = learners(steps)[0]
-    model = Conv4(_slow(learner, dtype), learner.net.ops)
+def peer(name: str, tasks: Tasks, steps: int, batch: bool, dtype: torch.dtype = torch.float32) -> Run:
+    learner = learners(steps, batch)[0]
+    model = Conv4(_slow(learner, dtype), learner.net.ops, batch=batch)
 
     def run() -> dict[str, Tensor]:
         model.zero_grad()
@@ -142,10 +148,16 @@ def peer(name: str, tasks: Tasks, steps: int, dtype: torch.dtype = torch.float32
     return run
 
 
-def mine(tasks: Tasks, steps: int, dtype: torch.dtype = torch.float32) -> Run:
-    learner = learners(steps)[0]
+def mine(tasks: Tasks, steps: int, batch: bool, dtype: torch.dtype = torch.float32) -> Run:
+    """The meta-gradient at statistics as they are; what it does to them is put back."""
+    learner = learners(steps, batch)[0]
     slow = _slow(learner, dtype)
-    return lambda: meta_gradient(learner, slow, tasks).gradient
+
+    def run() -> dict[str, Tensor]:
+        kept = {name: value.clone() if name.startswith(STATISTICS) else value for name, value in slow.items()}
+        return meta_gradient(learner, kept, tasks).gradient
+
+    return run
 
 
 def _slow(learner: Learner, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -156,84 +168,51 @@ def _slow(learner: Learner, dtype: torch.dtype) -> dict[str, Tensor]:
     return slow
 
 
-def drawn(count: int) -> tuple[list[Pool], list[tuple[int, Draw]]]:
-    """Tasks of noisy images: what is in them does not change what they cost."""
+def drawn(count: int) -> Tasks:
+    """Tasks of noise: what is in the images does not change what they cost."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (400, 1, 28, 28), dtype=np.uint8))
     pool = Pool(images, 1 / 255, tuple(np.split(np.arange(400), 20)), tuple(map(str, range(20))))
-    return [pool], [(0, draw(pool, WAY, SHOT, QUERY, rng=rng)) for _ in range(count)]
+    return gather([pool], [(0, draw(pool, WAY, SHOT, QUERY, rng=rng)) for _ in range(count)])
 
 
-def check(steps: int) -> float:
+def check(steps: int, batch: bool) -> float:
     """The largest difference of any meta-gradient from ours, in float64, as a share of its largest number."""
-    pools, chosen = drawn(3)
-    tasks = Tasks(*(field.double() if field.is_floating_point() else field for field in gather(pools, chosen)))
-    want = mine(tasks, steps, torch.float64)()
+    tasks = Tasks(*(field.double() if field.is_floating_point() else field for field in drawn(3)))
+    want = mine(tasks, steps, batch, torch.float64)()
     worst, largest = 0.0, max(float(value.abs().max()) for value in want.values())
     for name in PEERS:
-        got = peer(name, tasks, steps, torch.float64)()
-        for key, value in got.items():
-            worst = max(worst, float((value - want[key]).abs().max()) / largest)
+        got = peer(name, tasks, steps, batch, torch.float64)()
+        worst = max(worst, *(float((value - want[key]).abs().max()) / largest for key, value in got.items()))
     if worst > AGREE:
         sys.exit(f"meta-gradients differ by {worst:.2g} at {steps} steps; nothing was timed")
     return worst
 
 
-def in_turns(runs: Mapping[str, Run], tasks: int, rounds: int, threads: Mapping[str, int]) -> dict[str, list[float]]:
-    """Tasks per second of each, round by round; the first round does not count."""
-    speeds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            torch.set_num_threads(threads[name])
-            began = time.perf_counter()
-            run()
-            if turn:
-                speeds[name].append(tasks / (time.perf_counter() - began))
-    torch.set_num_threads(1)
-    return speeds
-
-
-def compare(cores: int, steps: int, count: int, rounds: int) -> list[dict[str, Any]]:
-    pools, chosen = drawn(count)
-    tasks = gather(pools, chosen)
-    runs: dict[str, Run] = {name: peer(name, tasks, steps) for name in PEERS}
-    with Team(partial(learners, steps), cores) as team:
+def contestant(link: Connection, name: str, steps: int, batch: bool, cores: int, count: int) -> None:
+    """A process that runs one update for each message and answers with its seconds; first with its memory in MiB."""
+    torch.set_num_threads(1 if name == OURS else cores)
+    tasks = drawn(count)
+    if name != OURS:
+        _answer(link, peer(name, tasks, steps, batch))
+        return
+    keep_freed_memory()
+    with Team(partial(learners, steps, batch), cores) as team:
         slow = _slow(team.learners[0], torch.float32)
-        shards = 2 if cores > 1 else 1
-        runs[OURS] = lambda: team.update(0, slow, tasks, (1.0,), shards=shards, device=torch.device("cpu")).gradient
-        threads = {name: 1 if name == OURS else cores for name in runs}
-        speeds = in_turns(runs, count, rounds, threads)
-    ratio = {
-        name: median(ours / theirs for ours, theirs in zip(speeds[OURS], speeds[name], strict=True)) for name in speeds
-    }
-    return [
-        {
-            "cores": cores,
-            "steps": steps,
-            "who": name,
-            "tasks_per_s": median(speeds[name]),
-            "ours_is_faster": ratio[name],
-        }
-        for name in (OURS, *PEERS)
-    ]
+        cpu = torch.device("cpu")
+        _answer(link, lambda: team.update(0, slow, tasks, (1.0,), shards=cores, device=cpu).gradient)
 
 
-def peak_mib(name: str, steps: int, count: int) -> float:
-    """Of a process of its own."""
-    with get_context("spawn").Pool(1) as alone:
-        return alone.apply(_grown, (name, steps, count))
-
-
-def _grown(name: str, steps: int, count: int) -> float:
-    torch.set_num_threads(1)
-    pools, chosen = drawn(count)
-    tasks = gather(pools, chosen)
-    run = mine(tasks, steps) if name == OURS else peer(name, tasks, steps)
-    run()  # libraries and kernels are loaded now, and freed memory is kept for reuse
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+def _answer(link: Connection, run: Run) -> None:
+    run()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory starts anew
     before = _resident_mib("VmRSS")
     run()
-    return _resident_mib("VmHWM") - before
+    link.send(_resident_mib("VmHWM") - before)
+    while link.recv():
+        began = time.perf_counter()
+        run()
+        link.send(time.perf_counter() - began)
 
 
 def _resident_mib(field: str) -> float:
@@ -241,29 +220,63 @@ def _resident_mib(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def compare(cores: int, steps: int, batch: bool, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Everyone in turns, in another order each time, and how often faster ours was in the same turn."""
+    context, links, processes = get_context("spawn"), {}, []
+    for name in (OURS, *PEERS):
+        links[name], there = context.Pipe()
+        settings = (there, name, steps, batch, cores, args.tasks)
+        processes.append(context.Process(target=contestant, args=settings))
+        processes[-1].start()
+    memory: dict[str, float] = {name: link.recv() for name, link in links.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in links}
+    order, rng = list(links), Random(0)
+    for _ in range(args.rounds):
+        rng.shuffle(order)
+        for name in order:
+            links[name].send(True)
+            seconds[name].append(links[name].recv())
+    for link, process in zip(links.values(), processes, strict=True):
+        link.send(False)
+        process.join()
+    norm = "batch" if batch else "running"
+    return [
+        {
+            "norm": norm,
+            "cores": cores,
+            "steps": steps,
+            "who": name,
+            "tasks_per_s": args.tasks / median(taken),
+            "ours_is_faster": median(theirs / own for theirs, own in zip(taken, seconds[OURS], strict=True)),
+            "peak_mib": memory[name] if cores == 1 else None,
+        }
+        for name, taken in seconds.items()
+    ]
+
+
 def main() -> int:
     args = _arguments()
     torch.set_num_threads(1)
-    differences = {f"max_difference_{steps}_steps": check(steps) for steps in args.steps}
-    rows = []
-    for steps in args.steps:
-        memory = {name: peak_mib(name, steps, args.tasks) for name in (OURS, *PEERS)}
+    rows, values = [], {}
+    for batch in (False, True):
+        kind = "batch_" if batch else ""
+        for steps in args.steps:
+            values[f"{kind}difference_{steps}_steps"] = check(steps, batch)
+            for cores in args.cores:
+                rows += compare(cores, steps, batch, args)
+                print(table(rows[-1 - len(PEERS) :]), flush=True)
         for cores in args.cores:
-            found = compare(cores, steps, args.tasks, args.rounds)
-            rows += [row | {"peak_mib": memory[row["who"]]} for row in found]
-            print(rows[-4:], flush=True)
-    values = dict(differences)
-    for cores in args.cores:
-        for name in PEERS:
-            own = [row["ours_is_faster"] for row in rows if row["cores"] == cores and row["who"] == name]
-            values[f"ratio_{name}_{cores}core"] = min(own)  # of the numbers of steps
+            for name in PEERS:
+                mode = {"norm": "batch" if batch else "running", "cores": cores, "who": name}
+                own = [row["ours_is_faster"] for row in rows if row.items() >= mode.items()]
+                values[f"{kind}ratio_{name}_{cores}core"] = min(own)  # of the numbers of steps
     return emit("meta_speed", values, rows, args.json, vars(args) | {"json": None, "goals": None}, goals=args.goals)
 
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__.split("\n")[0])
     options.add_argument("--tasks", type=int, default=16, help="per update")
-    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--steps", type=int, nargs="+", default=[1, 5], help="inner steps")
     options.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     return options.parse_args()
