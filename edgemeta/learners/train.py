@@ -74,8 +74,8 @@ def train(
     if progress is None:  # the warm-up's head needs parameters, too
         fresh = {name: laid_out(_copy(value).to(at)) for name, value in (warm | dict(slow)).items()}
         progress = Progress(identity, fresh, rng)
-    names = [member.name for member in own.learners]
-    sides = [(names.index(name), tuple(params)) for name, params in ((teacher.name, warm), (learner.name, slow))]
+    places = {member.name: i for i, member in enumerate(own.learners)}  # of two with one name the later: the learner
+    sides = [(places[name], tuple(params)) for name, params in ((teacher.name, warm), (learner.name, slow))]
     run, before = _Run(own, pools, sides, progress, tick, judge, keep, at), 0
     for which, phase in enumerate(phase.suited(pools) for phase in settings.phases()):
         if progress.phase == which:

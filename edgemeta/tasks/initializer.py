@@ -23,6 +23,7 @@ RUNNING = STATISTICS + BASIS
 UNITS = (STATISTICS + "embedding.mean", STATISTICS + "embedding.scale")
 OWN = "start."  # in fast: the start weights of the task
 VARIANCE = ".var"
+LEAST = 1e-12  # variance: that of a channel which has died falls to zero, and zero has no logarithm
 FARTHEST = 3.0  # standard deviations: a task farther out than those seen is taken for one there
 FEWEST_WAYS = 5
 SCOPES: dict[str, Callable[[str], bool]] = {  # which parameters have a basis each; tasks share the others
@@ -196,7 +197,7 @@ def mixed(slow: Params, shares: Tensor) -> Params:
         elif name.startswith(SHARED):
             found[name.removeprefix(SHARED)] = laid_out(value)
         elif name.startswith(RUNNING):
-            own = shares.detach() @ (value.log() if name.endswith(VARIANCE) else value)
+            own = shares.detach() @ (value.clamp_min(LEAST).log() if name.endswith(VARIANCE) else value)
             found[STATISTICS + name.removeprefix(RUNNING)] = own.exp() if name.endswith(VARIANCE) else own
     return found
 
@@ -237,7 +238,7 @@ def _learn_statistics(slow: Params, shares: Tensor, before: Params, after: Param
         for name, old in before.items():
             basis = slow[RUNNING + name.removeprefix(STATISTICS)]
             if name.endswith(VARIANCE):
-                basis.mul_(((after[name] / old).log() * pull).exp())
+                basis.clamp_min_(LEAST).mul_(((after[name] / old).log() * pull).exp())
             else:
                 basis.add_(pull * (after[name] - old))
 

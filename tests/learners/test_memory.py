@@ -8,12 +8,14 @@ import pytest
 from edgemeta.learners.memory import keep_freed_memory
 
 ASK = """
-import resource, sys
+import resource
+import sys
+
 import torch
 from edgemeta.learners.memory import keep_freed_memory
 
 torch.set_num_threads(1)
-if sys.argv[1] == "kept" and not keep_freed_memory():
+if not keep_freed_memory():
     sys.exit("not glibc")
 
 def step():
@@ -31,8 +33,8 @@ print(faults())
 """
 
 
-def asked(how: str) -> int:
-    answer = subprocess.run([sys.executable, "-c", ASK, how], capture_output=True, text=True, check=False)
+def asked() -> int:
+    answer = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
     if "not glibc" in answer.stderr:
         pytest.skip("the C library has no mallopt")
     assert answer.returncode == 0, answer.stderr
@@ -40,7 +42,8 @@ def asked(how: str) -> int:
 
 
 def test_memory_that_is_kept_costs_no_page_faults():
-    assert asked("kept") < 0.1 * asked("as it is")
+    """Twenty steps of 32 MB that come and go: 160,000 pages, where each is asked for anew."""
+    assert asked() < 1000
 
 
 def test_a_library_without_the_setting_says_so(monkeypatch):

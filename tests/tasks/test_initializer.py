@@ -129,6 +129,20 @@ def test_statistics_come_to_fit_every_mixture(net, pools):
             assert far.max() < 0.2, key
 
 
+def test_a_channel_that_died_stays_a_number(net, pools):
+    made = initializer(LEARNERS["protonet"](net))
+    slow = started(made, pools)
+    slow["stat.basis.0.var"][:, 0] = 0.0
+    slow["basis.0.weight"][:, 0] = 0.0
+    for value in trained(slow).values():
+        value.requires_grad_()
+    tasks = tasks_of(pools[0], 1, 5)
+    for _ in range(3):
+        found = meta_gradient(made, slow, tasks)
+    assert all(value.isfinite().all() for value in [found.loss, *found.gradient.values(), *slow.values()])
+    assert (slow["stat.basis.0.var"][:, 0] < 1e-11).all()
+
+
 @pytest.mark.parametrize("bases", [2, 4])
 def test_prepared_tells_domains_apart_on_unseen_classes(net, pools, bases):
     slow = started(initializer(LEARNERS["protonet"](net), bases=bases), pools)

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ from edgemeta.tasks.initializer import initializer, prepared
 SMALL = (8, 16, 32, 48)  # filters of the four blocks
 SETTINGS = Training()
 TASKS = ((5, 1), (20, 1))
-PROBE, PROBES = 12, 4  # episodes of a probe, and probes
+PROBE, PROBES = 20, 3  # episodes of a probe, and probes
 Trained = Callable[[str], tuple[Learner, Params]]  # domain -> what is used on it
 
 
@@ -166,10 +166,15 @@ def _paces(folder: Path) -> dict[str, float]:
     taken: dict[str, list[float]] = {role: [] for role in learners}
     for turn in range(PROBES + 1):
         for role, learner in learners.items():
-            began = time.process_time()
-            train(learner, starts[role], pools, SETTINGS.lasting(PROBE), rng=np.random.default_rng(turn))
-            taken[role].append((time.process_time() - began) / PROBE)
+            seen: list[float] = []
+            note = partial(_note, seen)
+            train(learner, starts[role], pools, SETTINGS.lasting(PROBE + 1), rng=np.random.default_rng(turn), tick=note)
+            taken[role].append((seen[-1] - seen[0]) / PROBE)
     return {role: min(found[1:]) for role, found in taken.items()}  # the first warms up
+
+
+def _note(seen: list[float], episodes: int) -> None:
+    seen.append(time.process_time())
 
 
 def _domains(bench: Bench) -> list[dict[str, Any]]:
