@@ -36,7 +36,7 @@ from edgemeta.contracts import Learner, Net
 from edgemeta.data.episode import Pool, draw
 from edgemeta.learners.maml import maml
 from edgemeta.learners.memory import keep_freed_memory
-from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
+from edgemeta.learners.outer import Tasks, laid_out, meta_gradient, trained
 from edgemeta.learners.shards import Team, gather
 from edgemeta.nets.build import build
 from edgemeta.space.presets import edge
@@ -59,6 +59,9 @@ class Conv4(nn.Module):
             conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
             self.convs.append(conv)
             self.norms.append(nn.BatchNorm2d(weight.shape[0], track_running_stats=not batch).to(weight.dtype))
+            if not batch:
+                known = {"running_mean": slow[f"stat.{i}.mean"], "running_var": slow[f"stat.{i}.var"]}
+                self.norms[-1].load_state_dict(known, strict=False)
         self.head = nn.Linear(FILTERS, WAY).to(weight.dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -136,26 +139,13 @@ def with_torchopt(model: Conv4, tasks: Tasks, steps: int) -> None:
 PEER = {"higher": with_higher, "torchopt": with_torchopt, "loop": in_loop}
 
 
-def peer(name: str, tasks: Tasks, steps: int, batch: bool, dtype: torch.dtype = torch.float32) -> Run:
-    learner = learners(steps, batch)[0]
-    model = Conv4(_slow(learner, dtype), learner.net.ops, batch=batch)
+def peer(name: str, tasks: Tasks, steps: int, learner: Learner, slow: dict[str, Tensor]) -> Run:
+    model = Conv4(slow, learner.net.ops, batch=learner.transductive)
 
     def run() -> dict[str, Tensor]:
         model.zero_grad()
         PEER[name](model, tasks, steps)
         return model.gradient()
-
-    return run
-
-
-def mine(tasks: Tasks, steps: int, batch: bool, dtype: torch.dtype = torch.float32) -> Run:
-    """The meta-gradient at statistics as they are; what it does to them is put back."""
-    learner = learners(steps, batch)[0]
-    slow = _slow(learner, dtype)
-
-    def run() -> dict[str, Tensor]:
-        kept = {name: value.clone() if name.startswith(STATISTICS) else value for name, value in slow.items()}
-        return meta_gradient(learner, kept, tasks).gradient
 
     return run
 
@@ -179,10 +169,12 @@ def drawn(count: int) -> Tasks:
 def check(steps: int, batch: bool) -> float:
     """The largest difference of any meta-gradient from ours, in float64, as a share of its largest number."""
     tasks = Tasks(*(field.double() if field.is_floating_point() else field for field in drawn(3)))
-    want = mine(tasks, steps, batch, torch.float64)()
+    learner = learners(steps, batch)[0]
+    slow = _slow(learner, torch.float64)
+    want = meta_gradient(learner, slow, tasks).gradient  # at the statistics that `slow` has from now on
     worst, largest = 0.0, max(float(value.abs().max()) for value in want.values())
     for name in PEERS:
-        got = peer(name, tasks, steps, batch, torch.float64)()
+        got = peer(name, tasks, steps, learner, slow)()
         worst = max(worst, *(float((value - want[key]).abs().max()) / largest for key, value in got.items()))
     if worst > AGREE:
         sys.exit(f"meta-gradients differ by {worst:.2g} at {steps} steps; nothing was timed")
@@ -194,7 +186,8 @@ def contestant(link: Connection, name: str, steps: int, batch: bool, cores: int,
     torch.set_num_threads(1 if name == OURS else cores)
     tasks = drawn(count)
     if name != OURS:
-        _answer(link, peer(name, tasks, steps, batch))
+        learner = learners(steps, batch)[0]
+        _answer(link, peer(name, tasks, steps, learner, _slow(learner, torch.float32)))
         return
     keep_freed_memory()
     with Team(partial(learners, steps, batch), cores) as team:
