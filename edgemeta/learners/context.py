@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ def context(net: Net, *, size: int = 32, generated: bool = True) -> Scope:
     """
     widths = {i: op.out_shape[0] for i, op in enumerate(net.ops) if op.kind == "conv"}
 
+    sample = f"film.{min(widths)}.gamma"
+
     def init(*, rng: torch.Generator) -> Params:
         slow = {
             f"film.{i}.{kind}": torch.randn(size, width, generator=rng) / size
@@ -31,8 +33,8 @@ def context(net: Net, *, size: int = 32, generated: bool = True) -> Scope:
         }
         return slow | ({"generator": torch.zeros(net.dim, size)} if generated else {})
 
-    def start(slow: Params, mean: Tensor) -> Fast:
-        return {"context": mean @ slow["generator"] if generated else mean.new_zeros(size)}
+    def start(slow: Params, mean: Callable[[], Tensor]) -> Fast:
+        return {"context": mean() @ slow["generator"] if generated else slow[sample].new_zeros(size)}
 
     def weave(slow: Params, fast: Mapping[str, Tensor]) -> Params:
         shifted = {

@@ -38,7 +38,7 @@ class Scope:
 
     names: tuple[str, ...] = ()
     init: Callable[..., Params] = lambda *, rng: {}  # what the scope adds to slow
-    start: Callable[[Params, Tensor], Fast] = lambda slow, mean: {}  # mean (d,): the support's mean feature
+    start: Callable[[Params, Callable[[], Tensor]], Fast] = lambda slow, mean: {}  # mean() (d,): the support's feature
     weave: Callable[[Params, Mapping[str, Tensor]], Params] = lambda slow, fast: slow
 
 
@@ -47,7 +47,7 @@ def chosen(net: Net, *, kinds: tuple[str, ...] = KINDS, last: int | None = None)
     places = [i for i, op in enumerate(net.ops) if op.kind == "conv"]
     names = tuple(f"{i}.{kind}" for i in places[-last if last else None :] for kind in kinds)
 
-    def start(slow: Params, mean: Tensor) -> Fast:
+    def start(slow: Params, mean: Callable[[], Tensor]) -> Fast:
         return {name: slow[name] for name in names}
 
     def weave(slow: Params, fast: Mapping[str, Tensor]) -> Params:
@@ -122,4 +122,4 @@ def descend(loss: Callable[[Fast], Tensor], moved: Fast, rate: Callable[[str], T
     gradient = grad(loss)(moved)
     if not second_order:
         gradient = {name: value.detach() for name, value in gradient.items()}
-    return {name: value - rate(name) * gradient[name] for name, value in moved.items()}
+    return {name: value + -rate(name) * gradient[name] for name, value in moved.items()}

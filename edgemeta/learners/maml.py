@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -87,16 +87,16 @@ def adapting(
         else:
             slow["head.log_temperature"] = torch.tensor(temperature).log()
         one = {"weight": torch.zeros(net.dim), "bias": torch.zeros(())}
-        return slow | law.init(one | scope.start(slow, torch.zeros(net.dim)))
+        return slow | law.init(one | scope.start(slow, lambda: torch.zeros(net.dim)))
 
     def start(slow: Params, support: Support) -> Fast:
-        way, z = support.onehot.shape[1], features(slow, support.x)
+        way, seen = support.onehot.shape[1], support.onehot.sum(1, keepdim=True)
+        z = cache(lambda: features(slow, support.x))  # a pass through the body, where the head or the scope asks
         if head == "row":
-            own = {"weight": slow["head.row"][None].repeat(way, 1), "bias": z.new_zeros(way)}
+            own = {"weight": slow["head.row"][None].repeat(way, 1), "bias": seen.new_zeros(way)}
         else:
-            own = prototype_head(z, support.onehot, slow["head.log_temperature"].exp() / (2 * net.dim))
-        seen = support.onehot.sum(1, keepdim=True)
-        return own | scope.start(slow, (seen * z).sum(0) / seen.sum()) | {DONE: z.new_zeros(1)}
+            own = prototype_head(z(), support.onehot, slow["head.log_temperature"].exp() / (2 * net.dim))
+        return own | scope.start(slow, lambda: (seen * z()).sum(0) / seen.sum()) | {DONE: seen.new_zeros(1)}
 
     def step(slow: Params, fast: Fast, support: Support) -> Fast:
         """One gradient step on the support's cross-entropy. Source: eq. 1."""

@@ -91,7 +91,7 @@ def gradients(loss: Tensor, of: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def joined(
-    plain: Learner, products: Learner, slow: Params, tasks: Tasks, weights: Sequence[float] = (1.0,), chunk: int = 8
+    plain: Learner, products: Learner, slow: Params, tasks: Tasks, weights: Sequence[float] = (1.0,), chunk: int = 16
 ) -> Meta:
     """The meta-gradient of a learner that changes the body, second order included.
 

@@ -11,7 +11,7 @@ from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.learners.inner import normal
 
 
-def ridge(net: Net, *, penalty: float = 0.1, scale: float = 10.0) -> Learner:
+def ridge(net: Net, *, penalty: float = 1.0, scale: float = 10.0) -> Learner:
     """R2D2 (Bertinetto 2019, arXiv:1805.08136): W = (Z'Z + lambda I)^-1 Z'Y, logits = scale Z W + shift.
 
     slow: the body, `head.log_penalty` (), `head.log_scale` () and `head.shift` (), all learned (eq. 6). fast: `gram`

@@ -6,6 +6,7 @@ slower than one task after another. As patches times a matrix it becomes one bat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,13 @@ def _apply(i: int, op: Op, params: Params, inputs: list[Tensor]) -> Tensor:
         return x.mean((1, 2), keepdim=True)
     if op.kind != "conv":
         raise ValueError(f"no forward pass for operator kind {op.kind!r}")
-    y = _conv(op, x, *folded(i, params)) if f"stat.{i}.mean" in params else _by_batch(i, op, x, params)
+    if f"stat.{i}.mean" not in params:
+        y = _by_batch(i, op, x, params)
+    elif params[f"{i}.weight"].numel() < len(x) * math.prod(op.out_shape):
+        y = _conv(op, x, *folded(i, params))
+    else:  # the results are fewer than the weights
+        scale, shift = norm(i, params)
+        y = torch.addcmul(shift, _conv(op, x, params[f"{i}.weight"], None), scale)
     return F.relu(y) if op.act == "relu" else y
 
 
@@ -49,9 +56,14 @@ def folded(i: int, params: Params) -> tuple[Tensor, Tensor]:
 
     Gradients reach gamma and beta through them: no pass over the activations is spent on the norm.
     """
+    scale, shift = norm(i, params)
+    return params[f"{i}.weight"] * scale[:, None, None, None], shift
+
+
+def norm(i: int, params: Params) -> tuple[Tensor, Tensor]:
+    """The batch norm of convolution i as scale and shift of each channel, from running statistics."""
     scale = params[f"{i}.gamma"] * torch.rsqrt(params[f"stat.{i}.var"] + BN_EPS)
-    weight = params[f"{i}.weight"] * scale[:, None, None, None]
-    return weight, params[f"{i}.beta"] - params[f"stat.{i}.mean"] * scale
+    return scale, params[f"{i}.beta"] - params[f"stat.{i}.mean"] * scale
 
 
 def _by_batch(i: int, op: Op, x: Tensor, params: Params) -> Tensor:
@@ -69,8 +81,11 @@ def _conv(op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     patches = x if plain else _Patches.apply(x, op.kernel, op.stride)
     n, height, width, _ = patches.shape
     if op.groups == 1:
-        matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
-        rows = patches.reshape(-1, matrix.shape[0])
+        rows, out = patches.flatten(0, 2), weight.shape[0]
+        if rows.shape[1] < out:  # some second derivative comes out transposed; so it is that of the smaller factor
+            matrix = weight.permute(2, 3, 1, 0).reshape(-1, out).contiguous()
+        else:
+            matrix = weight.permute(0, 2, 3, 1).flatten(1).T
         y = rows @ matrix if bias is None else torch.addmm(bias, rows, matrix)
         return y.view(n, height, width, -1)
     if op.groups != x.shape[3] or weight.shape[0] != op.groups:
@@ -123,13 +138,11 @@ class _Fold(torch.autograd.Function):
     def forward(patches: Tensor, kernel: int, stride: int, height: int, width: int) -> Tensor:
         n, high, wide, depth = patches.shape
         channels, pad = depth // (kernel * kernel), kernel // 2
-        taps = patches.view(n, high, wide, kernel, kernel, channels)
         out = patches.new_zeros(n, height + 2 * pad, width + 2 * pad, channels)
-        for row in range(kernel):
-            for column in range(kernel):
-                rows = slice(row, row + stride * (high - 1) + 1, stride)
-                columns = slice(column, column + stride * (wide - 1) + 1, stride)
-                out[:, rows, columns].add_(taps[:, :, :, row, column])
+        image, row, column, _ = out.stride()
+        for tap, own in enumerate(patches.split(channels, 3)):
+            corner = tap // kernel * row + tap % kernel * column
+            out.as_strided(own.shape, (image, row * stride, column * stride, 1), corner).add_(own)
         return out[:, pad : pad + height, pad : pad + width].contiguous()
 
     @staticmethod

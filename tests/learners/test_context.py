@@ -46,7 +46,7 @@ def test_norms_are_shifted_by_products_with_the_context(net, slow):
 def test_a_new_context_changes_nothing(net, slow):
     """The generator starts at zero, so meta-training starts from a network as it is."""
     scope, mean = context(net, size=SIZE), torch.randn(net.dim, generator=seeded(2))
-    start = scope.start(slow, mean)
+    start = scope.start(slow, lambda: mean)
     assert list(start) == list(scope.names) == ["context"] and start["context"].tolist() == [0.0] * SIZE
     x = torch.rand((3, *net.in_shape), generator=seeded(3))
     torch.testing.assert_close(net.body(scope.weave(slow, start), x), net.body(slow, x), rtol=0, atol=0)
@@ -55,8 +55,8 @@ def test_a_new_context_changes_nothing(net, slow):
 def test_a_generated_context_follows_the_support(net, slow):
     slow["generator"] = torch.randn(net.dim, SIZE, generator=seeded(4))
     mean = torch.randn(net.dim, generator=seeded(2))
-    torch.testing.assert_close(context(net, size=SIZE).start(slow, mean)["context"], slow["generator"].T @ mean)
-    assert context(net, size=SIZE, generated=False).start(slow, mean)["context"].abs().max() == 0
+    torch.testing.assert_close(context(net, size=SIZE).start(slow, lambda: mean)["context"], slow["generator"].T @ mean)
+    assert context(net, size=SIZE, generated=False).start(slow, lambda: mean)["context"].abs().max() == 0
 
 
 def test_only_the_context_and_the_head_belong_to_a_task(net):

@@ -76,7 +76,7 @@ def test_scope_takes_what_it_names_and_puts_it_back(settings, names):
     net = small_net()
     slow = net.init(rng=torch.Generator().manual_seed(0))
     scope = chosen(net, **settings)
-    fast = scope.start(slow, torch.zeros(net.dim))
+    fast = scope.start(slow, lambda: torch.zeros(net.dim))
     assert list(scope.names) == names == list(fast) and all(fast[name] is slow[name] for name in names)
     woven = scope.weave(slow, {name: value + 1 for name, value in fast.items()} | {"weight": torch.ones(1)})
     assert set(woven) == set(slow)
@@ -86,7 +86,7 @@ def test_scope_takes_what_it_names_and_puts_it_back(settings, names):
 
 def test_no_scope_leaves_the_body_alone():
     slow = {"0.weight": torch.ones(1)}
-    assert Scope().names == () and Scope().start(slow, torch.ones(1)) == {} and Scope().weave(slow, {}) is slow
+    assert Scope().names == () and Scope().start(slow, lambda: torch.ones(1)) == {} and Scope().weave(slow, {}) is slow
 
 
 # Rates 0.5 for the head and 0.2 for the body, 3 steps; per step they are made 1, 2, 3 times that: what a rate is at the

@@ -28,6 +28,7 @@ from edgemeta.contracts import Learner, Net, Params
 from edgemeta.data.episode import Pool
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import evaluate, features
+from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.settings import Training, recipe
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
@@ -88,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--learners", nargs="+", default=["protonet"], choices=LEARNERS)
     options.add_argument("--all", action="store_true", help="every learner")
     options.add_argument("--arch", default="tapered", choices=LANDMARKS)
-    options.add_argument("--minutes", type=float, default=10.0, help="meta-training of each learner, on one core")
+    options.add_argument("--minutes", type=float, default=10.0, help="processor time of each learner's training")
     options.add_argument("--hours", type=float, default=0.0, help="instead of --minutes")
     options.add_argument("--jobs", type=int, default=1, help="learners trained beside each other, one core each")
     options.add_argument("--episodes", type=int, default=1000, help="test episodes per figure")
@@ -102,6 +103,7 @@ def _arguments() -> argparse.Namespace:
 def _warm_up(body: Path, args: argparse.Namespace) -> None:
     """The body that class means have taught, for all learners that start from one."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     learner, settings = LEARNERS["protonet"](network(args.arch)), Training(way=60)
     slow = learner.init(rng=torch.Generator().manual_seed(args.seed))
     pool = omniglot(args.data_root, "train")
@@ -112,6 +114,7 @@ def _warm_up(body: Path, args: argparse.Namespace) -> None:
 def _row(job: tuple[str, Path | None, argparse.Namespace]) -> dict[str, Any]:
     name, body, args = job
     torch.set_num_threads(1)
+    keep_freed_memory()
     return measured(name, own_recipe(name), network(args.arch), args, body)
 
 
@@ -136,10 +139,10 @@ def measured(
         slow |= {key: value for key, value in load_weights(body).items() if key in net.init(rng=torch.Generator())}
     pool = omniglot(args.data_root, "train")
     settings = affordable(learner, slow, pool, settings, (1 - WARM if body else 1.0) * seconds(args))
-    began = time.perf_counter()
+    began = time.process_time()
     slow = train(learner, slow, pool, settings, rng=np.random.default_rng(args.seed))
     params = sum(value.numel() for key, value in slow.items() if not key.startswith("stat."))
-    row: dict[str, Any] = {"learner": name, "params_k": params / 1e3, "train_s": time.perf_counter() - began}
+    row: dict[str, Any] = {"learner": name, "params_k": params / 1e3, "train_s": time.process_time() - began}
     row["warm_up_s"] = WARM * seconds(args) if body else 0.0
     if args.keep:
         save_weights(args.keep / f"{name}.safetensors", slow)
@@ -163,13 +166,13 @@ def omniglot(root: Path, split: str) -> Pool:
 
 
 def affordable(learner: Learner, slow: Params, pool: Pool, settings: Training, limit_s: float) -> Training:
-    """As many episodes as fit the time, from how much longer more of them take."""
+    """As many episodes as fit the time of a core, from how much longer more of them take."""
     plain = replace(settings, frozen=min(1, settings.frozen))
 
     def taken_s(episodes: int) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         train(learner, slow, pool, plain.lasting(episodes), rng=np.random.default_rng(0))
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     few = episodes = 2 * settings.tasks
     fixed_s, more_s = taken_s(few), 0.0
