@@ -24,7 +24,7 @@ class Op:
     The list is in topological order, so a reader needs no graph library to walk it.
     """
 
-    kind: str  # "conv", "maxpool", "add" or "gap" (global average pool); in published spaces others of `Tape` too
+    kind: str  # what `space.ops.Tape` lays: "conv", "maxpool", "add", "gap" (global average pool), ...
     in_shape: Shape
     out_shape: Shape
     kernel: int = 1
@@ -32,19 +32,38 @@ class Op:
     groups: int = 1
     act: str = "none"  # "relu" or "none", fused into the operator
     inputs: tuple[int, ...] = (-1,)
+    dilation: int = 1
+    flat: bool = False  # along the width alone, as in series of one row: kernel and stride are 1 along the height
 
     @cached_property
     def key(self) -> str:
         """What two operators must share to share a timing: everything but their place in the network."""
         shape = "x".join(map(str, self.in_shape)) + "-" + "x".join(map(str, self.out_shape))
-        return f"{self.kind}_{shape}_k{self.kernel}s{self.stride}g{self.groups}_{self.act}"
+        seldom = (f"d{self.dilation}" if self.dilation > 1 else "") + ("f" if self.flat else "")
+        return f"{self.kind}_{shape}_k{self.kernel}s{self.stride}g{self.groups}{seldom}_{self.act}"
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Kernel (height, width)."""
+        return (1 if self.flat else self.kernel, self.kernel)
+
+    @cached_property
+    def steps(self) -> tuple[int, int]:
+        """Stride (height, width)."""
+        return (1 if self.flat else self.stride, self.stride)
+
+    @cached_property
+    def pads(self) -> tuple[int, int]:
+        """Zeros on each side (height, width): odd kernels are centred on their pixel, even ones are not padded."""
+        high, wide = (self.dilation * (size // 2) if size % 2 else 0 for size in self.window)
+        return (high, wide)
 
     @cached_property
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the convolution kernel (out, in/groups, k, k); () for operators without weights."""
+        """Shape of the convolution kernel (out, in/groups, height, width); () for operators without weights."""
         if self.kind != "conv":
             return ()
-        return (self.out_shape[0], self.in_shape[0] // self.groups, self.kernel, self.kernel)
+        return (self.out_shape[0], self.in_shape[0] // self.groups, *self.window)
 
     @cached_property
     def macs(self) -> int:

@@ -10,8 +10,8 @@ from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op
 
 # Bytes of an ONNX file beside its weights: a node with its names and attributes, and the tensor headers it brings.
 _FILE_BYTES = 100
-_NODE_BYTES = {"conv": 167, "maxpool": 62, "add": 38, "gap": 33}
-_OTHER_NODE_BYTES = 60  # kinds of published spaces, which are costed and never exported
+_NODE_BYTES = {"conv": 167, "maxpool": 62, "avgpool": 64, "add": 38, "gap": 33, "concat": 60, "shuffle": 410}
+_OTHER_NODE_BYTES = 60  # kinds that only public tables hold, which are costed and never exported
 _RELU_BYTES = 26
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
-from edgemeta.space.space import FIELDS, Space
+from edgemeta.space.space import Space
 from edgemeta.types import Arch, Op, Shape
 
+MOST_OWN = 1024  # choices of a segment that are enumerated
 _CANDIDATES = 40  # architectures a greedy step chooses from, of each sort
 
 
 class Walk(NamedTuple):
-    """One stage behind every shape that can enter it; its networks are those of a space cut off after the stage."""
+    """One segment behind every shape that can enter it; its networks are those of a space cut off after it."""
 
     cut: Space
     before: tuple[tuple[int, ...], ...]  # picks that lead to each entry
-    own: tuple[tuple[int, ...], ...]  # picks of the stage itself
-    leaving: tuple[Shape, ...]  # behind the stage, of each entry and own picks, in that order
+    own: tuple[tuple[int, ...], ...]  # picks of the segment itself
+    leaving: tuple[Shape, ...]  # behind the segment, of each entry and own picks, in that order
 
     @property
     def heads(self) -> list[tuple[int, ...]]:
@@ -28,15 +29,16 @@ class Walk(NamedTuple):
 
 
 def walks(space: Space) -> Iterator[Walk]:
-    """Every stage with all it can build.
+    """Every segment with all it can build.
 
-    Exact, not sampled: what a stage builds depends on its picks and on the shape it receives, nothing else. The shapes
-    come from the same walk as everything.
+    What a segment builds depends on its picks and on the shape it receives, nothing else. The shapes come from the same
+    walk as everything. Exact where a segment has no more than `MOST_OWN` choices; cells that are all alike have more,
+    of few operators, and are sampled.
     """
     entries: dict[Shape, tuple[int, ...]] = {space.in_shape: ()}
-    for i, stage in enumerate(space.stages):
-        cut = replace(space, stages=space.stages[: i + 1])
-        own = tuple(itertools.product(*(range(len(getattr(stage, field))) for field in FIELDS)))
+    for i, segment in enumerate(space.segments):
+        cut = space.cut(i + 1)
+        own = _own([range(len(options)) for _, options in segment.slots])
         heads = [before + picks for before in entries.values() for picks in own]
         leaving = tuple(_leaving(cut.ops(Arch(cut.name, head))) for head in heads)
         yield Walk(cut, tuple(entries.values()), own, leaving)
@@ -45,14 +47,26 @@ def walks(space: Space) -> Iterator[Walk]:
             entries.setdefault(shape, head)
 
 
+def exact(space: Space) -> bool:
+    """Whether `walks` holds all that each segment can build."""
+    return all(math.prod(len(options) for _, options in segment.slots) <= MOST_OWN for segment in space.segments)
+
+
+def _own(options: Sequence[range]) -> tuple[tuple[int, ...], ...]:
+    if math.prod(map(len, options)) <= MOST_OWN:
+        return tuple(itertools.product(*options))
+    rng = Random(0)
+    return tuple(tuple(map(rng.choice, options)) for _ in range(MOST_OWN // 2))
+
+
 def _leaving(ops: Sequence[Op]) -> Shape:
-    """Shape behind the last stage, before the closing average pool."""
+    """Shape behind the last segment, before the closing average pool."""
     return ops[-1].in_shape if ops[-1].kind == "gap" else ops[-1].out_shape
 
 
 def design(space: Space) -> list[Arch]:
-    """Architectures that hold every operator of the space: each stage's own picks behind each shape that can enter."""
-    slots = len(FIELDS) * len(space.stages)
+    """Architectures that hold every operator of the space: each segment's picks behind each shape that can enter."""
+    slots = len(space.slots)
     return [Arch(space.name, head + (0,) * (slots - len(head))) for walk in walks(space) for head in walk.heads]
 
 

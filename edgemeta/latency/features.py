@@ -33,7 +33,7 @@ def _padded(channels: int) -> int:
 def terms(op: Op) -> list[float]:
     """(TERMS,) launches, MACs padded to vector lanes, MACs, bytes, weights, elements off the lanes, vectors out."""
     (c_in, h_in, w_in), (c_out, h, w) = op.in_shape, op.out_shape
-    taps = op.kernel**2 * (1 if op.groups > 1 else _padded(c_in)) * _padded(c_out) if op.kind == "conv" else 0
+    taps = math.prod(op.window) * (1 if op.groups > 1 else _padded(c_in)) * _padded(c_out) if op.kind == "conv" else 0
     uneven = [math.prod(shape) for shape in (op.in_shape, op.out_shape) if _padded(shape[0]) != shape[0]]
     moved = c_in * h_in * w_in + c_out * h * w
     return [

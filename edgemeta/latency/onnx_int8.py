@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemeta.types import Op
 
-from .onnx_parts import POOL, STORED_SCALE, Cutter, float_nodes, model, node_kind, pool, stored, value
+from .onnx_parts import POOL, STORED_SCALE, Cutter, float_nodes, model, nodes, pool, stored, value
 
 Range = tuple[float, float]  # lowest and highest value of an activation
 LEVELS = 255  # steps of an unsigned byte
@@ -97,16 +97,15 @@ def _stored_kernels() -> np.ndarray:
 
 
 def _nodes(ops: Sequence[Op]) -> list[onnx.NodeProto]:
-    nodes = _quantise("x")
+    made = _quantise("x")
     for i, op in enumerate(ops):
-        kind, attributes = node_kind(op)
         inputs = [f"{value(j)}.dq" for j in op.inputs]
         for name in (f"{i}.weight", f"{i}.bias") if op.kind == "conv" else ():
-            nodes.append(_dequantise(name, axis=0))
+            made.append(_dequantise(name, axis=0))
             inputs.append(f"{name}.dq")
-        nodes.append(helper.make_node(kind, inputs, [value(i)], name=f"{i}.{op.kind}", **attributes))
-        nodes += _quantise(value(i))
-    return nodes
+        made += nodes(i, op, inputs)
+        made += _quantise(value(i))
+    return made
 
 
 def _quantise(name: str) -> list[onnx.NodeProto]:

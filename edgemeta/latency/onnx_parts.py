@@ -18,6 +18,14 @@ IR_VERSION = 8  # ONNX Runtime 1.13 and later read it
 BATCH = "n"
 POOL = 2**20  # random numbers that all weights are cut from: drawing fresh ones takes longer
 WEIGHTS_FILE = "weights.bin"  # lies beside the models that are timed
+KINDS = {
+    "conv": "Conv",
+    "maxpool": "MaxPool",
+    "avgpool": "AveragePool",
+    "gap": "GlobalAveragePool",
+    "add": "Add",
+    "concat": "Concat",
+}
 STORED_SCALE = np.float32(0.05)  # of float kernels and biases, whatever the fan-in: the biases keep activations alive
 ALIGN_BYTES = 64
 
@@ -33,25 +41,49 @@ def value(position: int) -> str:
     return "x" if position < 0 else f"v{position}"
 
 
-def node_kind(op: Op) -> tuple[str, dict[str, Any]]:
-    """ONNX operator and attributes."""
+def nodes(i: int, op: Op, inputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The operator at position `i` on these values, a convolution's kernel and bias among them, without its ReLU."""
+    name, attributes = f"{i}.{op.kind}", dict[str, Any]()
+    if op.kind in ("conv", "maxpool", "avgpool"):
+        attributes = dict(kernel_shape=op.window, strides=op.steps)
+    if op.kind == "conv" or any(op.pads):
+        attributes |= dict(pads=op.pads * 2)
     if op.kind == "conv":
-        pads = [op.kernel // 2] * 4
-        return "Conv", dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=pads, group=op.groups)
-    if op.kind == "maxpool":
-        return "MaxPool", dict(kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2)
-    if op.kind in ("add", "gap"):
-        return {"add": "Add", "gap": "GlobalAveragePool"}[op.kind], {}
-    raise ValueError(f"no ONNX for operator kind {op.kind!r}")
+        attributes |= dict(group=op.groups) | (dict(dilations=[op.dilation] * 2) if op.dilation > 1 else {})
+    if op.kind == "concat":
+        attributes = dict(axis=1)
+    if op.kind == "shuffle":
+        return _shuffled(name, op, inputs[0], value(i))
+    if op.kind not in KINDS:
+        raise ValueError(f"no ONNX for operator kind {op.kind!r}")
+    return [helper.make_node(KINDS[op.kind], inputs, [value(i)], name=name, **attributes)]
+
+
+def _shuffled(name: str, op: Op, source: str, result: str) -> list[onnx.NodeProto]:
+    """Channels (groups, each) to (each, groups); a size of 0 keeps the batch."""
+    channels, height, width = op.in_shape
+    parts = [f"{name}.{part}" for part in ("split", "groups", "turned", "whole")]
+    shapes = [[0, op.groups, channels // op.groups, height, width], [0, channels, height, width]]
+    constants = [
+        helper.make_node("Constant", [], [part], value=numpy_helper.from_array(np.array(shape, np.int64)))
+        for part, shape in zip((parts[0], parts[3]), shapes, strict=True)
+    ]
+    return [
+        *constants,
+        helper.make_node("Reshape", [source, parts[0]], [parts[1]], name=f"{name}.split"),
+        helper.make_node("Transpose", [parts[1]], [parts[2]], name=name, perm=[0, 2, 1, 3, 4]),
+        helper.make_node("Reshape", [parts[2], parts[3]], [result], name=f"{name}.join"),
+    ]
 
 
 def float_nodes(i: int, op: Op) -> list[onnx.NodeProto]:
     """The operator at position `i`, and the ReLU after it where it has one."""
-    kind, attributes = node_kind(op)
     inputs = [value(j) for j in op.inputs] + ([f"{i}.weight", f"{i}.bias"] if op.kind == "conv" else [])
-    relu = op.act == "relu"
-    node = helper.make_node(kind, inputs, [f"c{i}" if relu else f"v{i}"], name=f"{i}.{op.kind}", **attributes)
-    return [node, helper.make_node("Relu", [f"c{i}"], [f"v{i}"], name=f"{i}.relu")] if relu else [node]
+    made = nodes(i, op, inputs)
+    if op.act == "relu":
+        made[-1].output[0] = f"c{i}"
+        made.append(helper.make_node("Relu", [f"c{i}"], [value(i)], name=f"{i}.relu"))
+    return made
 
 
 def model(

@@ -12,7 +12,8 @@ import numpy as np
 
 from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.errors import BadProfile, nearest
-from edgemeta.space.published import OFA_LAYERS, OFA_STAGES, PUBLISHED
+from edgemeta.space.blocks import OFA_LAYERS, OFA_STAGES
+from edgemeta.space.presets import PUBLISHED
 from edgemeta.types import Arch, NetTiming, Profile, Timing
 
 from . import checks

@@ -18,6 +18,7 @@ from .parts import ENTRY, Part, Parts
 
 KINDS = ("pointwise", "grouped", "depthwise", "dense", "pool", "shuffle", "skip", "zero", "add", "act")
 _KIND = {kind: i for i, kind in enumerate(KINDS)}
+_ALIKE = {"maxpool": "pool", "avgpool": "pool", "gap": "pool", "scale": "add", "concat": "shuffle"}
 _FREE = ("skip", "zero")
 PRUNING = ("live", "reached", "all")
 _CHUNK = 256  # devices timed at once: bounds the memory
@@ -88,7 +89,7 @@ def draw(count: int, *, rng: np.random.Generator) -> Devices:
 def kind(op: Op) -> str:
     """The kind of kernel that runs an operator."""
     if op.kind != "conv":
-        return {"maxpool": "pool", "avgpool": "pool", "gap": "pool", "scale": "add"}.get(op.kind, op.kind)
+        return _ALIKE.get(op.kind, op.kind)
     if op.groups == 1:
         return "pointwise" if op.kernel == 1 else "dense"
     return "depthwise" if op.groups == op.in_shape[0] else "grouped"
@@ -97,7 +98,7 @@ def kind(op: Op) -> str:
 def _work(op: Op) -> tuple[float, float, float, float]:
     """Multiply-accumulates, elements moved, weights, and elements an activation behind it moves if it is not fused."""
     into, out = math.prod(op.in_shape), math.prod(op.out_shape)
-    taps = op.kernel**2 * out if kind(op) == "pool" else 0
+    taps = math.prod(op.window) * out if kind(op) == "pool" else 0
     act = 2 * out if op.kind == "conv" and op.act != "none" else 0
     moved = 3 * out if op.kind == "add" else into + out
     return op.macs + taps, moved, op.weight_bytes / 4, act

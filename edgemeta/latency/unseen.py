@@ -12,7 +12,6 @@ import numpy as np
 from edgemeta.contracts import Additive, Latency
 from edgemeta.errors import BadProfile
 from edgemeta.space.named import named
-from edgemeta.space.published import Published
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Op, Profile
 
@@ -28,7 +27,7 @@ MOST_CANDIDATES = 1000  # and the most telling of what was timed
 class Ground(NamedTuple):
     """What a space gives to any device: its typical networks and the prior."""
 
-    space: Space | Published
+    space: Space
     typical: Parts
     prior: fewshot.Prior
 
@@ -53,12 +52,12 @@ def _shipped(name: str) -> list[Profile]:
     return [p for p in found if len(p.nets) >= CANDIDATES and p.nets[0].arch.space == name]
 
 
-def _learned(of_space: basis.Basis, space: Space | Published, known: Profile) -> np.ndarray:
+def _learned(of_space: basis.Basis, space: Space, known: Profile) -> np.ndarray:
     features = of_space(count([space.ops(net.arch) for net in known.nets]))
     return fewshot.learn(of_space, features, np.array([net.timing.median_ms for net in known.nets]), landmarks=1.0)
 
 
-def support(space: Space | Published, timings: int, *, seed: int) -> list[Arch]:
+def support(space: Space, timings: int, *, seed: int) -> list[Arch]:
     """The architectures to time on a device of which nothing is known, the most telling first."""
     if timings < 1:
         raise BadProfile(f"{timings} timings tell nothing; time 3 to 20 networks")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -67,21 +67,32 @@ def _init(ops: Sequence[Op], rng: torch.Generator) -> Params:
 
 def _apply(i: int, op: Op, params: Params, inputs: list[Tensor], train: bool) -> Tensor:
     x = inputs[0]
-    if op.kind == "maxpool":
-        return F.max_pool2d(x, op.kernel, op.stride)
-    if op.kind == "add":
-        return x + inputs[1]
-    if op.kind == "gap":
-        return x.mean((2, 3), keepdim=True)
+    if op.kind in WITHOUT_WEIGHTS:
+        return WITHOUT_WEIGHTS[op.kind](op, *inputs)
     if op.kind != "conv":
         raise ValueError(f"no forward pass for operator kind {op.kind!r}")
     statistics = params.get(f"stat.{i}.mean"), params.get(f"stat.{i}.var")
     own = train or statistics[0] is None
     weight, bias = (params[f"{i}.weight"], None) if own else folded(i, params)
-    y = F.conv2d(x, weight, bias, op.stride, op.kernel // 2, 1, op.groups)
+    y = F.conv2d(x, weight, bias, op.steps, op.pads, op.dilation, op.groups)
     if own:
         y = F.batch_norm(y, *statistics, params[f"{i}.gamma"], params[f"{i}.beta"], True, BN_MOMENTUM, BN_EPS)
     return F.relu(y, inplace=True) if op.act == "relu" else y
+
+
+def _pool_average(op: Op, x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, op.window, op.steps, op.pads, count_include_pad=False)
+
+
+# kind -> operator, inputs (n, C, H, W) -> output
+WITHOUT_WEIGHTS: dict[str, Callable[..., Tensor]] = {
+    "maxpool": lambda op, x: F.max_pool2d(x, op.window, op.steps, op.pads),
+    "avgpool": _pool_average,
+    "gap": lambda op, x: x.mean((2, 3), keepdim=True),
+    "add": lambda op, x, other: x + other,
+    "concat": lambda op, *inputs: torch.cat(inputs, 1),
+    "shuffle": lambda op, x: F.channel_shuffle(x, op.groups),
+}
 
 
 def fold(ops: Sequence[Op], params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -61,10 +61,13 @@ def architecture(ops: Sequence[Op], *, width: int) -> Markup:
     return canvas(width, top - GUTTER + 2, f"Drawing of the {len(ops)} operators of the architecture", *parts)
 
 
+TITLES = {"add": "residual add", "gap": "global average pool", "concat": "concatenate", "shuffle": "channel shuffle"}
+
+
 def kind(op: Op) -> str:
     """The word a reader knows an operator by, also its colour: conv, pointwise, depthwise, pool, add."""
     if op.kind != "conv":
-        return {"maxpool": "pool", "gap": "pool"}.get(op.kind, op.kind)
+        return {"maxpool": "pool", "avgpool": "pool", "gap": "pool", "concat": "add"}.get(op.kind, op.kind)
     if op.groups > 1:
         return "depthwise"
     return "pointwise" if op.kernel == 1 else "conv"
@@ -72,11 +75,11 @@ def kind(op: Op) -> str:
 
 def title(op: Op) -> str:
     """One line: `depthwise 3×3 /2 + ReLU`."""
-    if op.kind in ("add", "gap"):
-        return {"add": "residual add", "gap": "global average pool"}[op.kind]
-    name = {"maxpool": "max-pool"}.get(op.kind, kind(op))
-    stride = f" /{op.stride}" if op.stride > 1 else ""
-    return f"{name} {op.kernel}×{op.kernel}{stride}" + (" + ReLU" if op.act == "relu" else "")
+    if op.kind in TITLES:
+        return TITLES[op.kind]
+    name = {"maxpool": "max-pool", "avgpool": "average pool"}.get(op.kind, kind(op))
+    seldom = (f" /{op.stride}" if op.stride > 1 else "") + (f" dilated {op.dilation}" if op.dilation > 1 else "")
+    return f"{name} {'×'.join(map(str, op.window))}{seldom}" + (" + ReLU" if op.act == "relu" else "")
 
 
 def count(number: float) -> str:

@@ -6,12 +6,11 @@ import re
 
 from edgemeta.errors import BadProfile, nearest
 
-from .presets import SPACES
-from .published import PUBLISHED, Published
+from .presets import PUBLISHED, SPACES
 from .space import Space
 
 
-def named(name: str) -> Space | Published:
+def named(name: str) -> Space:
     """A published space by its name, or a preset by its own and the input shape: `edge-1x28x28`."""
     if name in PUBLISHED:
         return PUBLISHED[name]()

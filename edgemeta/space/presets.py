@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 
 from edgemeta.errors import BadConfig
-from edgemeta.space.space import Space, Stage
+from edgemeta.space.blocks import fbnet, macro, ofa, trainable_fbnet, trainable_macro
+from edgemeta.space.cells import darts, nb201, trainable_nb201
+from edgemeta.space.space import Space
+from edgemeta.space.staged import Stage, staged
 from edgemeta.types import Arch, Shape
 
 GRAY28: Shape = (1, 28, 28)
@@ -19,16 +23,41 @@ def edge(in_shape: Shape = GRAY28) -> Space:
         Stage(width=(32, 48, 64, 96)),
         Stage(width=(48, 64, 96, 128)),
     )
-    return Space("edge", in_shape, stages)
+    return staged("edge", in_shape, stages)
 
 
 def tiny(in_shape: Shape = (1, 12, 12)) -> Space:
     """For tests: two stages, every kind of layer, small enough to train and time in moments."""
     stage = Stage(width=(4, 8))
-    return Space("tiny", in_shape, (stage, stage))
+    return staged("tiny", in_shape, (stage, stage))
 
 
-SPACES = {"edge": edge, "tiny": tiny}
+def seq(in_shape: Shape = (3, 1, 128)) -> Space:
+    """Series of sensors or sound, (channels, 1, time): as `edge`, with kernels along time and four times as long."""
+    kernel = (3, 5, 9, 15)
+    stages = (
+        Stage(width=(8, 16, 32), kernel=kernel, kind=("conv", "sep", "mb3")),
+        Stage(width=(16, 32, 48), kernel=kernel, kind=("conv", "sep", "mb3")),
+        Stage(width=(32, 48, 64), kernel=kernel, kind=("conv", "sep", "mb3")),
+        Stage(width=(48, 64, 96), kernel=kernel, kind=("conv", "sep", "mb3")),
+    )
+    if in_shape[1] != 1:
+        raise BadConfig(f"a series has one row, not {in_shape[1]}; give its shape as channels x 1 x time, as 3x1x128")
+    return staged("seq", in_shape, stages)
+
+
+# What can be searched, for inputs of any shape, ...
+SPACES: Mapping[str, Callable[..., Space]] = {
+    "edge": edge,
+    "tiny": tiny,
+    "darts": darts,
+    "seq": seq,
+    "nb201": trainable_nb201,
+    "fbnet": trainable_fbnet,
+    "macro": trainable_macro,
+}
+# ... and the spaces of public latency tables, operator by operator as they were timed.
+PUBLISHED: Mapping[str, Callable[[], Space]] = {"nb201": nb201, "fbnet": fbnet, "ofa": ofa, "macro": macro}
 
 
 def tapered(space: Space) -> Arch:

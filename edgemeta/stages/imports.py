@@ -11,13 +11,13 @@ from edgemeta.errors import BadConfig, nearest
 from edgemeta.latency import by_hand, machine, public
 from edgemeta.latency import profile as profiles
 from edgemeta.report.tables import table
-from edgemeta.space import presets
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.presets import PUBLISHED
+from edgemeta.space.presets import SPACES as SEARCHED
 from edgemeta.types import Profile
 
 BY_HAND = "timings"
 FORMATS = (*public.FORMATS, BY_HAND)
-SPACES: Mapping[str, Callable[..., Any]] = {**presets.SPACES, **PUBLISHED}
+SPACES: Mapping[str, Callable[..., Any]] = {**SEARCHED, **PUBLISHED}
 
 
 def run(config: configs.Import) -> str:

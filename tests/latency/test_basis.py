@@ -7,7 +7,8 @@ import pytest
 
 from edgemeta.latency import basis, simulate
 from edgemeta.latency.parts import count
-from edgemeta.space.published import fbnet, nb201
+from edgemeta.space.blocks import fbnet
+from edgemeta.space.cells import nb201
 from edgemeta.types import Arch
 
 NONE, SKIP, CONV1, CONV3, POOL = range(5)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from edgemeta.contracts import Additive
+from edgemeta.errors import BadConfig
 from edgemeta.latency import batch, cover
 from edgemeta.latency.features import KNOTS_KIB, slope_name
 from edgemeta.latency.table import PREDICTORS, predictor
-from edgemeta.space.presets import edge
+from edgemeta.space.presets import SPACES, edge
 from edgemeta.space.presets import tiny as tiny_space
-from edgemeta.space.space import Space, Stage
+from edgemeta.space.space import Space
+from edgemeta.space.staged import Stage, staged
 from edgemeta.types import Arch, NetTiming, Profile, Timing
 
 CLOSE = 1e-5
@@ -74,11 +76,26 @@ def test_edge(name, null):
 def test_maps_that_shrink_to_a_point(shape, name, null):
     """Pools that are left out, and networks that end without a closing pool."""
     stage = Stage(depth=(1, 2), width=(4, 6), kernel=(3,), kind=("conv", "mb3"))
-    space = Space("tiny", shape, (stage, stage, stage))
+    space = staged("tiny", shape, (stage, stage, stage))
     predict = predictor(profiles(space, null)[name])
     picks = np.array(list(itertools.product(*(space.options(i) for i in range(len(space.slots))))))[::5]
     together = batch.layout(space, predict.additive(space)).latency_ms(picks)
     assert together == pytest.approx(one_by_one(space, predict, picks), rel=CLOSE)
+
+
+@pytest.mark.parametrize("name", ["seq", "fbnet", "macro"])
+def test_other_spaces_of_segments(name, null):
+    """Series, and blocks behind what every network has."""
+    space = SPACES[name]()
+    predict = predictor(null)
+    picks = drawn(space, 60, seed=5)
+    together = batch.layout(space, predict.additive(space)).latency_ms(picks)
+    assert together == pytest.approx(one_by_one(space, predict, picks), rel=CLOSE)
+
+
+def test_cells_that_are_all_alike_are_refused(null):
+    with pytest.raises(BadConfig, match="one by one"):
+        batch.layout(SPACES["darts"](), predictor(null).additive(SPACES["darts"]()))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.int64])

@@ -10,8 +10,7 @@ from edgemeta.latency.cost import cost, flash_kib, peak_ram_kib, upper
 from edgemeta.latency.onnx_net import to_onnx
 from edgemeta.latency.table import predictor
 from edgemeta.space.ops import Tape
-from edgemeta.space.presets import SPACES
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.presets import PUBLISHED, SPACES
 
 
 class _Fixed:

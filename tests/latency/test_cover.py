@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 
 from edgemeta.latency import cover
-from edgemeta.space.presets import edge
+from edgemeta.space.presets import SPACES, edge
 from edgemeta.space.presets import tiny as tiny_space
 from edgemeta.types import Arch
 
@@ -22,8 +21,9 @@ def test_operators_are_exact(tiny):
     assert drawn == set(cover.operators(tiny))
 
 
-def test_operators_of_edge_hold_all_that_is_drawn():
-    space, rng = edge(), Random(2)
+@pytest.mark.parametrize("name", SPACES)
+def test_operators_hold_all_that_is_drawn(name):
+    space, rng = SPACES[name](), Random(2)
     known = cover.operators(space)
     assert _keys(space, (space.sample(rng=rng) for _ in range(500))) <= set(known)
     assert all(key == op.key for key, op in known.items())
@@ -39,9 +39,9 @@ def test_covering_holds_every_operator_in_few_networks(tiny, rng):
 def _entries(space, arch) -> list[tuple[int, int, int]]:
     """The shape that enters each stage of an architecture, from its stages alone."""
     found = [space.in_shape]
-    slots = len(cover.FIELDS)
-    for i in range(1, len(space.stages)):
-        cut = replace(space, stages=space.stages[:i])
+    slots = len(space.segments[0].slots)
+    for i in range(1, len(space.segments)):
+        cut = space.cut(i)
         ops = cut.ops(Arch(cut.name, arch.picks[: i * slots]))
         found.append(ops[-1].in_shape if ops[-1].kind == "gap" else ops[-1].out_shape)
     return found
@@ -51,7 +51,7 @@ def _entries(space, arch) -> list[tuple[int, int, int]]:
 def test_walks_know_every_entry(space):
     """Nothing that enters a stage is unforeseen, and each shape enters once."""
     walks, rng = list(cover.walks(space)), Random(5)
-    assert len(walks) == len(space.stages)
+    assert len(walks) == len(space.segments)
     entries = [{space.in_shape}, *(set(walk.leaving) for walk in walks)]
     for _ in range(200):
         for known, shape in zip(entries, _entries(space, space.sample(rng=rng)), strict=False):
@@ -67,6 +67,6 @@ def test_walks_of_tiny_by_hand(tiny):
     # widths 4 and 8, a quarter of the pixels either way
     assert set(first.leaving) == {(4, 6, 6), (8, 6, 6)} and set(second.leaving) == {(4, 3, 3), (8, 3, 3)}
     assert len(second.before) == 2 and len(second.leaving) == len(second.heads) == 2 * own
-    assert len(first.cut.stages) == 1 and second.cut == tiny
+    assert len(first.cut.segments) == 1 and second.cut == tiny
     for head, shape in zip(second.heads, second.leaving, strict=True):
         assert tiny.ops(Arch(tiny.name, head))[-1].in_shape == shape  # of the closing pool

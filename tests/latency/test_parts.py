@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from edgemeta.latency.parts import ENTRY, count
 from edgemeta.space.ops import LAYERS, Tape
-from edgemeta.space.presets import edge
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.presets import PUBLISHED, edge
 from edgemeta.types import Arch, Op
 
 SPACES = {"edge": edge, **PUBLISHED}

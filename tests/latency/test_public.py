@@ -11,7 +11,9 @@ import pytest
 
 from edgemeta.errors import BadProfile
 from edgemeta.latency import checks, profile, public
-from edgemeta.space.published import CELL_OPS, FBNET_OPS, PUBLISHED
+from edgemeta.space.blocks import FBNET_OPS
+from edgemeta.space.cells import CELL_OPS
+from edgemeta.space.presets import PUBLISHED
 from edgemeta.types import Arch
 
 REAL = {"nb201": "nasbench201_latency.npz", "fbnet": "fbnet_latency.npz", "ofa": "ofa_latency.npz"}

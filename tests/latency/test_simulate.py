@@ -11,8 +11,9 @@ import pytest
 from edgemeta.latency import simulate
 from edgemeta.latency.parts import count
 from edgemeta.latency.simulate import KINDS, PRUNING, Devices
+from edgemeta.space.cells import nb201
 from edgemeta.space.ops import Tape
-from edgemeta.space.published import PUBLISHED, nb201
+from edgemeta.space.presets import PUBLISHED
 from edgemeta.types import Arch
 
 NONE, SKIP, CONV1, CONV3, POOL = range(5)
@@ -229,7 +230,7 @@ def test_kinds():
     tape.depthwise(5)
     tape.maxpool()
     tape.avgpool(3)
-    tape.shuffle()
+    tape.shuffle(2)
     tape.skip(at=0)
     tape.zero(at=0)
     tape.add(1)

@@ -15,8 +15,9 @@ from edgemeta.latency import fewshot, unseen
 from edgemeta.latency.parts import count
 from edgemeta.latency.table import PREDICTORS, predictor
 from edgemeta.latency.unseen import FewShot, ground, support
+from edgemeta.space.blocks import fbnet
+from edgemeta.space.cells import nb201
 from edgemeta.space.presets import edge
-from edgemeta.space.published import fbnet, nb201
 from edgemeta.types import Arch, NetTiming, Profile, Timing
 from tests.latency.pretend import Lab
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgemeta.space.moves import mutate, neighbours
 from edgemeta.space.presets import tiny
-from edgemeta.space.space import Space, Stage
+from edgemeta.space.staged import Stage, staged
 from edgemeta.types import Arch
 
 seeds = st.integers(0, 2**32)
@@ -45,6 +45,6 @@ def test_mutate_reaches_every_neighbour(rng):
 
 def test_mutate_leaves_slots_without_a_choice_alone(rng):
     stage = Stage(depth=(1,), width=(4,), kernel=(3, 5), kind=("conv",), down=("pool",))
-    space = Space("narrow", (1, 8, 8), (stage,))
+    space = staged("narrow", (1, 8, 8), (stage,))
     arch = space.sample(rng=rng)
     assert mutate(arch, space, rng=rng) == neighbours(arch, space)[0]

@@ -8,8 +8,7 @@ import pytest
 
 from edgemeta.errors import BadProfile
 from edgemeta.space.named import named
-from edgemeta.space.presets import SPACES, edge
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.presets import PUBLISHED, SPACES, edge
 
 KNOWN = [edge((3, 40, 20)), *(make() for make in SPACES.values()), *(make() for make in PUBLISHED.values())]
 

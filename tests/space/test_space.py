@@ -10,20 +10,23 @@ from hypothesis import strategies as st
 
 from edgemeta.errors import BadConfig
 from edgemeta.space.presets import SPACES, tiny
-from edgemeta.space.space import Space, Stage
+from edgemeta.space.space import Space
+from edgemeta.space.staged import Stage, staged
 from edgemeta.types import Arch
 
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 33), st.integers(1, 33))
+STAGED = ("edge", "seq", "tiny")
 
 
 @st.composite
-def drawn(draw) -> tuple[Space, Arch]:
+def drawn(draw, kinds=STAGED) -> tuple[Space, Arch]:
     """A space of any resolution and one of its architectures."""
-    space = SPACES[draw(st.sampled_from(sorted(SPACES)))](draw(shapes))
+    kind = draw(st.sampled_from(sorted(kinds)))
+    height = st.just(1) if kind == "seq" else st.integers(1, 33)
+    space = SPACES[kind](draw(st.tuples(st.integers(1, 3), height, st.integers(1, 33))))
     return space, Arch(space.name, tuple(draw(st.integers(0, len(options) - 1)) for _, options in space.slots))
 
 
-@given(drawn())
+@given(drawn(SPACES))
 def test_shapes_chain_and_inputs_come_first(pair):
     space, arch = pair
     ops = space.ops(arch)
@@ -34,12 +37,15 @@ def test_shapes_chain_and_inputs_come_first(pair):
         assert min(op.out_shape) >= 1
         if op.kind == "add":
             assert [outputs[j + 1] for j in op.inputs] == [op.out_shape] * 2
+        elif op.kind == "concat":
+            assert sum(outputs[j + 1][0] for j in op.inputs) == op.out_shape[0]
+            assert {outputs[j + 1][1:] for j in op.inputs} == {op.out_shape[1:]}
         else:
             assert len(op.inputs) == 1
     assert ops[-1].out_shape[1:] == (1, 1)
 
 
-@given(drawn())
+@given(drawn(SPACES))
 def test_every_operator_is_read(pair):
     space, arch = pair
     ops = space.ops(arch)
@@ -53,7 +59,7 @@ def test_the_first_layer_is_a_plain_convolution(pair):
     assert (first.kind, first.groups) == ("conv", 1)
 
 
-@given(drawn())
+@given(drawn(SPACES))
 def test_settings_and_arch_are_inverse(pair):
     space, arch = pair
     assert space.arch(space.settings(arch)) == arch
@@ -78,7 +84,7 @@ def test_the_seed_decides_the_sample():
 
 def test_size_counts_the_points():
     stage = Stage(depth=(1,), width=(4, 8), kernel=(3,), kind=("conv", "sep", "mb3"), down=("pool",))
-    assert Space("small", (1, 8, 8), (stage, stage)).size == 36
+    assert staged("small", (1, 8, 8), (stage, stage)).size == 36
 
 
 def test_the_name_tells_resolutions_apart():

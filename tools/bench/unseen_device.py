@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from edgemeta.latency import basis, choose, fewshot, public, simulate
 from edgemeta.latency.parts import Parts, count
-from edgemeta.space.published import PUBLISHED
+from edgemeta.space.presets import PUBLISHED
 from edgemeta.types import Arch
 
 FILES = {"fbnet": "help/fbnet_latency.npz", "nb201": "help/nasbench201_latency.npz"}
