@@ -17,7 +17,7 @@ from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
 SEEDS = 2**63  # torch, numpy and random all take what is below
-MAY_BE_OFF = ("patience",)  # settings that 0 turns off
+MAY_BE_OFF = ("patience", "front")  # settings that 0 turns off
 MOST_AT_ONCE = 256  # threads or processes
 LONGEST_S = 3600.0  # a machine an hour later is another machine
 SOURCES = "edgemeta.data.sources:SOURCES"
@@ -113,6 +113,7 @@ class Search(Task):
     rungs: tuple[int, ...] = setting((100, 300, 900), "training episodes of the rounds of successive halving")
     eval_episodes: int = setting(300, "validation episodes per score")
     seconds: float = setting(math.inf, "stop proposing new networks after this time", unit="s")
+    front: int = setting(0, "search under this many tighter latency caps as well, and write a bundle for each")
 
     @property
     def cap(self) -> Cost:

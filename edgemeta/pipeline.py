@@ -15,6 +15,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
@@ -46,9 +47,10 @@ from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, device_side, imports, profiling, summary
+from edgemeta.stages import front as fronts
 from edgemeta.stages.candidates import Candidate, Outcome, first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch, Profile
+from edgemeta.types import Arch, Profile, Trial
 
 TEST_SHOTS = (1, 2, 3, 5, 10)
 QUICK = {  # what `demo --quick` sets where the user does not
@@ -116,10 +118,7 @@ def search(config: configs.Search) -> str:
         profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, profile)
     with folder.stage("search"), worker_pool(config.workers) as executor:
-        searcher = SEARCHERS[config.searcher](space, seed=config.seed)
-        ledger = Ledger(folder.ledger, space, problem.task)
-        found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
-        ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(space))
+        found, ranking = _run(config, folder, problem, executor)
     here, why = config.device == assemble.HOST, assemble.unlowered(config.learner)
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
@@ -135,7 +134,19 @@ def search(config: configs.Search) -> str:
             _write_bundles(folder.bundle, noted, trained, problem, profile, measure=here)
         else:
             summary.drop_siblings(folder.bundle)  # they answered another search
-    return summary.search_text(folder)
+    if not config.front:
+        return summary.search_text(folder)
+    with folder.stage("front"), worker_pool(config.workers) as executor:
+        fronts.write(config, folder, problem, profile, ranking, lambda under: _run(config, folder, under, executor)[1])
+    return f"{summary.search_text(folder)}\n{fronts.text(folder.read('front'))}"
+
+
+def _run(config: configs.Search, folder: RunFolder, problem: Problem, executor: Executor) -> tuple[Search, list[Trial]]:
+    """The search under the caps of a problem, and its ranking."""
+    searcher = SEARCHERS[config.searcher](problem.space, seed=config.seed)
+    ledger = Ledger(folder.ledger, problem.space, problem.task)
+    found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
+    return found, found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
 
 
 def _best(candidates: list[Candidate], problem: Problem) -> tuple[Outcome, list[Outcome]]:

@@ -54,6 +54,11 @@ class RunFolder:
         return self.root / "bundle"
 
     @property
+    def front(self) -> Path:
+        """A bundle for each of several latency caps."""
+        return self.root / "front"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 

@@ -12,8 +12,8 @@ from edgemeta.cli import main
 from edgemeta.config import make
 from edgemeta.errors import BadConfig, BadProfile
 from edgemeta.latency import profile as profiles
+from edgemeta.space.blocks import FBNET_OPS
 from edgemeta.space.presets import tiny
-from edgemeta.space.published import FBNET_OPS
 from edgemeta.stages import assemble, imports
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import NetTiming, Timing

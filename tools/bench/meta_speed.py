@@ -8,8 +8,8 @@ or with `batch` each batch's own, as the paper. All give the same meta-gradient:
 anything is timed. The peers are PyTorch modules as their documentation has them.
 
 Each contestant is a process of its own, started once, and they run in turns. On one core each has one thread; on two,
-the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is what a
-process of one thread holds at its peak, over what it held before, once its libraries are loaded.
+the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is the peak of a
+process of one thread in its first update, over what it held before.
 """
 
 from __future__ import annotations
@@ -197,7 +197,6 @@ def contestant(link: Connection, name: str, steps: int, batch: bool, cores: int,
 
 
 def _answer(link: Connection, run: Run) -> None:
-    run()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of memory starts anew
     before = _resident_mib("VmRSS")
     run()

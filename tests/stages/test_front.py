@@ -1,0 +1,98 @@
+"""A bundle under each of several latency caps, from searches that share what is trained."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from edgemeta import config as configs
+from edgemeta.errors import BadConfig
+from edgemeta.latency import profile as profiles
+from edgemeta.latency.table import predictor
+from edgemeta.learners.settings import Training
+from edgemeta.lowering import bundle
+from edgemeta.search import SEARCHERS
+from edgemeta.search.jobs import DataSpec
+from edgemeta.search.ledger import Ledger
+from edgemeta.search.problem import Problem
+from edgemeta.search.run import Search
+from edgemeta.stages import front
+from edgemeta.stages.run_folder import RunFolder
+from edgemeta.types import Cost
+from tests.blobs import blob_pool
+
+CAP_MS = 0.06
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def problem(tmp_path, folder, tiny):
+    pool = blob_pool(classes=25, seed=0)
+    np.savez(tmp_path / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
+    data = DataSpec("npz", str(tmp_path / "blobs.npz"), str(tmp_path / "cache"), (1, 12, 12), 0)
+    null = predictor(profiles.load("null"))
+    sizes = {"rungs": (2, 4), "eval_episodes": 10, "training": Training(way=5, query=2), "way": 4}
+    return Problem(tiny, null, Cost(latency_ms=CAP_MS), "protonet", data, folder.weights, device="null", **sizes)
+
+
+@pytest.fixture
+def write(folder, problem):
+    """Search under the problem's caps and those of a ladder; the trials that were trained under each."""
+    trained: dict[float, int] = {}
+    with ThreadPoolExecutor(1) as executor:
+
+        def run(under: Problem):
+            ledger = Ledger(folder.ledger, under.space, under.task)
+            before = len(ledger.trials())
+            searcher = SEARCHERS["random"](under.space, seed=0)
+            ranking = Search(under, searcher, "random", ledger, executor, 1, progress=False).run(trials=4, seconds=60)
+            trained[under.cap.latency_ms] = len(ledger.trials()) - before
+            return ranking
+
+        def call(**settings):
+            config = configs.make(configs.Search, {"run": folder.root, "device": "null", "workers": 1} | settings)
+            front.write(config, folder, problem, profiles.load("null"), run(problem), run)
+            return trained
+
+        yield call
+
+
+def test_each_cap_has_its_bundle(write, folder):
+    trained = write(front=2)
+    rows = folder.read("front")
+    caps = [row["cap_ms"] for row in rows]
+    assert caps[0] == CAP_MS and caps[1] / caps[0] == pytest.approx(caps[2] / caps[1]) and caps[1] < caps[0]
+    for row in rows:
+        costs = bundle.read(folder.root / row["bundle"]).costs
+        assert costs.predicted.latency_ms <= row["cap_ms"] == costs.caps.latency_ms
+    assert list(trained) == caps
+    shown = front.text(rows).splitlines()
+    assert len(shown) == 2 + len(rows) and [line.split()[-1] for line in shown[2:]] == [r["bundle"] for r in rows[::-1]]
+
+
+def test_a_ladder_again_trains_nothing_again(write):
+    first = dict(write(front=1))
+    assert any(first.values()) and not any(write(front=1).values())
+
+
+def test_no_ladder_below_the_fastest_network(problem):
+    fastest = min(problem.bound(problem.space.sample(rng=Random(seed))).latency_ms for seed in range(3000))
+    with pytest.raises(BadConfig, match="raise --latency-ms"):
+        front.ladder_ms(problem, fastest, 3, rng=Random(0))
+
+
+def test_the_ladder_keeps_to_the_other_caps(problem):
+    """The fastest network of all may need more flash than there is."""
+    small = replace(problem, cap=replace(problem.cap, flash_kib=4.0))
+    lowest = front.ladder_ms(small, 0.5, 4, rng=Random(0))[-1]
+    fitting = [problem.bound(problem.space.sample(rng=Random(seed))) for seed in range(3000)]
+    least = min(bound.latency_ms for bound in fitting if bound.flash_kib <= 4.0)
+    assert lowest <= front.SLACK * least * 1.0001
