@@ -130,6 +130,7 @@ class Train(Search):
     mix: tuple[str, ...] = setting(
         (), "other data to train on as well, NAME or NAME=ROOT; each task comes from one of all", registry=SOURCES
     )
+    accelerator: Literal["auto", "cpu", "cuda"] = setting("auto", "where to train; auto: on CUDA where there is one")
     patience: int = setting(0, "stop after so many validations without a better one, and keep the best; 0: never")
     arch: str = setting(
         "", "a well-known net instead of the search's winner", registry="edgemeta.space.presets:LANDMARKS"

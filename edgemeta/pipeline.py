@@ -347,6 +347,7 @@ def _train_job(
         row=row,
         mix=mix,
         keep=str(path.with_suffix(".checkpoint")),
+        at=assemble.accelerator(config.accelerator),
     )
 
 

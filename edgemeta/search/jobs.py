@@ -70,6 +70,7 @@ class Job:
     mix: tuple[DataSpec, ...] = ()  # other domains to train on
     keep: str | None = None  # where a training under way is kept, to go on from when it was killed
     workers: int = 1  # processes of this job; more than the training has shards are of no use
+    at: str = "cpu"  # where it trains, as torch names devices
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,9 @@ def _trained(job: Job, learner: Learner, slow: Params) -> Params:
     judge = partial(_judge, job, learner) if training.patience else None
     try:
         with bar, Team(partial(crew, job.ops, job.learner), min(job.workers, training.shards)) as team:
-            return train(learner, slow, taught, training, rng=rng, tick=tick, judge=judge, keep=keep, team=team)
+            return train(
+                learner, slow, taught, training, rng=rng, tick=tick, judge=judge, keep=keep, team=team, device=job.at
+            )
     except Diverged as error:  # tensors do not cross to another process well: what is to be kept goes to disk
         last = save_weights(keep.with_suffix(".last-good"), error.kept) if keep else None
         raise Diverged(f"{error}; the last good weights are in {last}" if last else str(error)) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgemeta import config as configs
 from edgemeta.data.episode import draw, require_variety
@@ -208,6 +209,13 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile:
         training=recipe(config.learner),
         seed=config.seed,
     )
+
+
+def accelerator(asked: str) -> str:
+    """What torch calls the device to train on."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise BadConfig("setting accelerator = 'cuda': torch sees no CUDA device here; leave --accelerator out")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @lru_cache

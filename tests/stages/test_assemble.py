@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from edgemeta import config as configs
@@ -92,3 +93,17 @@ def test_a_score_is_of_its_learners_recipe(tmp_path, monkeypatch):
 def test_what_cannot_be_lowered_says_why_and_costs_no_graphs(tmp_path):
     assert assemble.unlowered("protonet") == ""
     assert "changes the body" in assemble.unlowered("maml") and "\n" not in assemble.unlowered("maml")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "taken"), [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")]
+)
+def test_an_accelerator_is_taken_where_there_is_one(there, asked, taken, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert assemble.accelerator(asked) == taken
+
+
+def test_an_accelerator_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadConfig, match="leave --accelerator out"):
+        assemble.accelerator("cuda")
