@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from edgemeta.data.episode import Draw, Pool
 from edgemeta.errors import EdgemetaError
 from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
+from edgemeta.processes import context, settle
 
 Drawn = Sequence[tuple[int, Draw]]  # (position of the pool, what was drawn from it)
 PATIENCE_S = 5.0  # for the system to say how a worker ended
@@ -75,12 +74,12 @@ class Team:
 
     def __init__(self, make: Callable[[], Sequence[Learner]], workers: int = 1):
         self.learners = make()
-        context = get_context("spawn")
+        start = context()
         self._links: list[Connection] = []
         self._processes = []
         for _ in range(workers - 1):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, make, torch.get_num_threads()), daemon=True)
+            here, there = start.Pipe()
+            process = start.Process(target=_serve, args=(there, make, torch.get_num_threads()), daemon=True)
             process.start()
             there.close()  # so that the link breaks when the process ends
             self._links.append(here)
@@ -141,7 +140,7 @@ class Team:
 
 def _serve(link: Connection, make: Callable[[], Sequence[Learner]], threads: int) -> None:
     """Answer until the other end closes, which it does when its process ends, too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to handle
+    settle()
     torch.set_num_threads(threads)
     keep_freed_memory()
     learners = make()

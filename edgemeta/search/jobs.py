@@ -29,7 +29,6 @@ from edgemeta.learners.settings import Training
 from edgemeta.learners.shards import Team
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
-from edgemeta.search.workers import stop_orphan
 from edgemeta.types import Op, Shape
 
 
@@ -124,7 +123,6 @@ def crew(ops: tuple[Op, ...], learner: str) -> Sequence[Learner]:
 def run_job(job: Job) -> Result:
     """Deterministic given the job, but for `workers`, which change nothing: every generator is seeded from it."""
     began = time.perf_counter()
-    stop_orphan()
     keep_freed_memory()
     _, learner = crew(job.ops, job.learner)
     slow = learner.init(rng=torch.Generator().manual_seed(job.seed))
@@ -144,7 +142,6 @@ def _trained(job: Job, learner: Learner, slow: Params) -> Params:
     bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
 
     def tick(done: int) -> None:
-        stop_orphan()
         bar.update(done - bar.n)
 
     training, keep = job.training.after(job.done), Path(job.keep) if job.keep else None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,15 +13,14 @@ import torch
 from tqdm import tqdm
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.processes import context, settle
 
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh interpreters. Leaving it by an exception ends its processes at once."""
+    """A pool of processes. Leaving it by an exception ends its processes at once."""
     others = multiprocessing.active_children()
-    executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_init, initargs=(os.getpid(),)
-    )
+    executor = ProcessPoolExecutor(workers, mp_context=context(), initializer=_init)
     try:
         yield executor
     except BaseException as error:
@@ -41,20 +37,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     executor.shutdown()
 
 
-_parent = 0
-
-
-def _init(parent: int) -> None:
-    global _parent
-    _parent = parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    if hasattr(signal, "SIGKILL") and os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the kernel ends us with the parent
+def _init() -> None:
+    settle()
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed worker would leave behind
-
-
-def stop_orphan() -> None:
-    """Where the kernel does not end us with the parent, end ourselves at the next episode."""
-    if _parent and os.getppid() != _parent:
-        os._exit(1)

@@ -34,11 +34,12 @@ def weights_of(job, name="other"):
 def test_a_job_that_was_killed_goes_on_and_cleans_up(job, tmp_path, monkeypatch):
     calls = iter(range(1000))
 
-    def stop_orphan():
-        if next(calls) == 8:
-            raise KeyboardInterrupt
+    class Bar(jobs.tqdm):
+        def update(self, n=1):
+            if next(calls) == 8:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "stop_orphan", stop_orphan)
+    monkeypatch.setattr(jobs, "tqdm", Bar)
     with pytest.raises(KeyboardInterrupt):
         run_job(job)
     assert (tmp_path / "a.checkpoint").exists() and not (tmp_path / "a.safetensors").exists()

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,7 +15,7 @@ from edgemeta.search.workers import worker_pool
 
 def test_an_exception_ends_the_workers_at_once():
     with pytest.raises(KeyboardInterrupt), worker_pool(1) as executor:
-        assert executor.submit(os.getppid).result() == os.getpid()
+        assert executor.submit(os.getpid).result() != os.getpid()
         executor.submit(time.sleep, 60)
         raise KeyboardInterrupt
     deadline = time.monotonic() + 10
@@ -25,3 +27,22 @@ def test_an_exception_ends_the_workers_at_once():
 def test_a_killed_worker_is_one_line_of_advice():
     with pytest.raises(EdgemetaError, match="run the same again to go on"), worker_pool(1) as executor:
         executor.submit(os.kill, executor.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    """Even those that wait for work, which nothing would tell."""
+    script = (
+        "from edgemeta.search.workers import worker_pool\nimport os, time\n"
+        "if __name__ == '__main__':\n"
+        "    with worker_pool(1) as executor:\n"
+        "        print(executor.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    with subprocess.Popen([sys.executable, str(tmp_path / "main.py")], stdout=subprocess.PIPE, text=True) as main:
+        worker = int(main.stdout.readline())
+        main.kill()
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{worker}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{worker}")

@@ -8,8 +8,8 @@ or with `batch` each batch's own, as the paper. All give the same meta-gradient:
 anything is timed. The peers are PyTorch modules as their documentation has them.
 
 Each contestant is a process of its own, started once, and they run in turns. On one core each has one thread; on two,
-the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is the peak of a
-process of one thread in its first update, over what it held before.
+the others have two threads, which is what they offer, and ours two processes of one thread each. Memory is the peak of
+a process of one thread in its first update, over what it held before.
 """
 
 from __future__ import annotations
