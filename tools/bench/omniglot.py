@@ -14,6 +14,8 @@ another.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from _common import emit, parser
 
 from edgemeta.contracts import Learner, Net, Params
 from edgemeta.data.episode import Pool
+from edgemeta.files import write_json
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import evaluate, features
 from edgemeta.learners.memory import keep_freed_memory
@@ -75,11 +78,12 @@ def main() -> int:
     alone = [name for name in names if name not in warmed]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(args.jobs) as pool:
-        body = Path(folder) / "body.safetensors"
-        warming = pool.apply_async(_warm_up, (body, args)) if warmed else None
+        body = (args.keep or Path(folder)) / f"body-{_identity(args)}.safetensors"
+        warming = pool.apply_async(_warm_up, (body, args)) if warmed and not body.exists() else None
         rows += [_said(row) for row in pool.imap(_row, [(name, None, args) for name in alone])]
-        if warming:
-            warming.get()
+        if warmed:
+            if warming:
+                warming.get()
             rows += [_said(row) for row in pool.imap(_row, [(name, body, args) for name in warmed])]
     values = {f"{row['learner']}_{way}w{shot}s": row[f"{way}w{shot}s"] for row in rows for way, shot in TASKS}
     settings = {name: str(value) for name, value in vars(args).items()}
@@ -104,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--split", default="test", choices=("test", "val"), help="val: to choose settings by")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
-    options.add_argument("--keep", type=Path, help="folder for the trained weights")
+    options.add_argument("--keep", type=Path, help="folder for weights and rows: what is there is not made again")
     return options.parse_args()
 
 
@@ -123,7 +127,20 @@ def _row(job: tuple[str, Path | None, argparse.Namespace]) -> dict[str, Any]:
     name, body, args = job
     torch.set_num_threads(1)
     keep_freed_memory()
-    return measured(name, own_recipe(name), network(args.arch), args, body)
+    settings = own_recipe(name)
+    known = args.keep / f"{name}-{_identity(args, settings)}.json" if args.keep else None
+    if known and known.exists():
+        return json.loads(known.read_text())
+    row = measured(name, settings, network(args.arch), args, body)
+    if known:
+        write_json(known, row)
+    return row
+
+
+def _identity(args: argparse.Namespace, settings: Training | None = None) -> str:
+    """Equal for runs that would end at the same figures, but for changes of the code."""
+    told = (args.arch, args.also_val, seconds(args), args.seed, *((args.episodes, args.split) if settings else ()))
+    return hashlib.sha256(repr((told, settings)).encode()).hexdigest()[:8]
 
 
 def own_recipe(name: str) -> Training:
