@@ -108,11 +108,12 @@ class Search(Task):
     energy_mj: float = setting(
         math.inf, "cap on the energy of one inference, where the device's is measured", unit="mJ"
     )
-    searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:SEARCHERS")
+    searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:KNOWN")
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
     rungs: tuple[int, ...] = setting((100, 300, 900), "training episodes of the rounds of successive halving")
     eval_episodes: int = setting(300, "validation episodes per score")
     seconds: float = setting(math.inf, "stop proposing new networks after this time", unit="s")
+    trial_seconds: float = setting(math.inf, "a network whose training takes longer has failed", unit="s")
     front: int = setting(0, "search under this many tighter latency caps as well, and write a bundle for each")
 
     @property

@@ -38,7 +38,7 @@ from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
 from edgemeta.report import page
 from edgemeta.report.tables import table
-from edgemeta.search import SEARCHERS
+from edgemeta.search import searcher
 from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
@@ -143,9 +143,10 @@ def search(config: configs.Search) -> str:
 
 def _run(config: configs.Search, folder: RunFolder, problem: Problem, executor: Executor) -> tuple[Search, list[Trial]]:
     """The search under the caps of a problem, and its ranking."""
-    searcher = SEARCHERS[config.searcher](problem.space, seed=config.seed)
+    proposing = searcher(config.searcher, problem, seed=config.seed)
     ledger = Ledger(folder.ledger, problem.space, problem.task)
-    found = Search(problem, searcher, config.searcher, ledger, executor, config.workers, config.progress)
+    how = (executor, config.workers, config.progress, config.trial_seconds)
+    found = Search(problem, proposing, config.searcher, ledger, *how)
     return found, found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
 
 

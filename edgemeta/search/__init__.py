@@ -1,12 +1,55 @@
 """Searchers, the loop that runs them under a budget, and the ledger that remembers every trial."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from edgemeta.contracts import Searcher
 from edgemeta.search.evolution import Evolution
+from edgemeta.search.metaqnn import MetaQNN
 from edgemeta.search.random_search import RandomSearch
+from edgemeta.space.space import Space
 
-SEARCHERS: dict[str, Callable[..., Searcher]] = {
+if TYPE_CHECKING:
+    from edgemeta.search.problem import Problem
+
+
+def _enas(space: Space, *, seed: int, **settings: Any) -> Searcher:
+    from edgemeta.search.enas import Enas  # torch takes seconds, which a list of names need not wait for
+
+    return Enas(space, seed=seed, **settings)
+
+
+def _darts(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Searcher:
+    from edgemeta.search.darts import Darts  # as above
+
+    return Darts(space, seed=seed, problem=problem, **settings)
+
+
+def _optuna(space: Space, *, sampler: str, seed: int, **settings: Any) -> Searcher:
+    from edgemeta.search.optuna_samplers import OptunaSearch  # as above
+
+    return OptunaSearch(space, sampler=sampler, seed=seed, **settings)
+
+
+SEARCHERS: dict[str, Callable[..., Searcher]] = {  # name -> (space, *, seed, **settings) -> searcher
     "random": RandomSearch,
     "evolution": Evolution,
+    "metaqnn": MetaQNN,
+    "enas": _enas,
+    "tpe": partial(_optuna, sampler="tpe"),
+    "nsga2": partial(_optuna, sampler="nsga2"),
+    "gp": partial(_optuna, sampler="gp"),
 }
+# Those that learn from the data themselves: (space, *, seed, problem, **settings) -> searcher.
+BY_GRADIENT: dict[str, Callable[..., Searcher]] = {"darts": _darts}
+KNOWN = SEARCHERS | BY_GRADIENT
+
+
+def searcher(name: str, problem: Problem, *, seed: int) -> Searcher:
+    """The searcher of that name for a problem."""
+    if name in BY_GRADIENT:
+        return BY_GRADIENT[name](problem.space, seed=seed, problem=problem)
+    return SEARCHERS[name](problem.space, seed=seed)

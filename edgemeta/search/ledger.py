@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -25,7 +27,8 @@ class Ledger:
     """Trials of one task, appended one transaction at a time.
 
     `task` names what a score means (data, learner, way, shot, seed): scores of different tasks are never compared,
-    so each is a study of its own in the same SQLite file.
+    so each is a study of its own in the same SQLite file. A study of another space, or of one that has changed since,
+    is refused: its picks would stand for other networks.
     """
 
     def __init__(self, path: Path, space: Space, task: str):
@@ -38,7 +41,21 @@ class Ledger:
             self._study = optuna.create_study(
                 storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
             )
-            self._study.get_trials(deepcopy=False)
+            rows = self._study.get_trials(deepcopy=False)
+        self._require_same_space(rows)
+
+    def _require_same_space(self, rows: Sequence[FrozenTrial]) -> None:
+        """Refuse a study whose trials are of other slots; the first that is asked for none notes them."""
+        now = _noted(self._space)
+        then = self._study.user_attrs.get("space") or (_noted_in(rows[0], now) if rows else None)
+        if then is None:
+            with self._readable("write"):
+                self._study.set_user_attr("space", now)
+        elif then != now:
+            raise EdgemetaError(
+                f"ledger {self._path} is of another space: {_difference(then, now)}; give this search a run folder "
+                "of its own, or the space as it was"
+            )
 
     @contextmanager
     def _readable(self, verb: str) -> Iterator[None]:
@@ -54,6 +71,8 @@ class Ledger:
             raise EdgemetaError(f"cannot {verb} ledger {self._path}: {reason}; {advice}") from error
 
     def record(self, trial: Trial) -> None:
+        """Append a trial; a score that is no number is kept as the failure it is."""
+        trial = sound(trial)
         slots = [(name, options) for name, options in self._space.slots if len(options) > 1]
         picks = {name: options[pick] for (name, options), pick in zip(self._space.slots, trial.arch.picks, strict=True)}
         row = create_trial(
@@ -70,6 +89,44 @@ class Ledger:
         """Every recorded trial, oldest first."""
         with self._readable("read"):
             return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
+
+
+def sound(trial: Trial) -> Trial:
+    """The trial, or a failed one where its score is no finite number; an unknown interval becomes None."""
+    if trial.score is not None and not math.isfinite(trial.score):
+        return replace(trial, score=None, score_ci=None, fidelity=0, status=f"failed: score is {trial.score}")
+    known = trial.score_ci is None or math.isfinite(trial.score_ci)
+    return trial if known else replace(trial, score_ci=None)
+
+
+def _noted(space: Space) -> dict[str, Any]:
+    """What makes picks comparable, as JSON gives it back."""
+    return json.loads(json.dumps({"name": space.name, "slots": space.slots}, default=str))
+
+
+def _noted_in(row: FrozenTrial, now: dict[str, Any]) -> dict[str, Any]:
+    """The same of a study that notes no space, from a trial; slots of one option are not in it, so taken as now."""
+    arch = json.loads(row.user_attrs["trial"])["arch"]
+    known = {
+        name: list(of.choices) for name, of in row.distributions.items() if isinstance(of, CategoricalDistribution)
+    }
+    fixed = {name: options for name, options in now["slots"] if len(options) == 1 and name not in known}
+    order = [name for name, _ in now["slots"] if name in known or name in fixed]
+    names = [*order, *(name for name in known if name not in order)]
+    return {"name": arch["space"], "slots": [[name, known.get(name, fixed.get(name))] for name in names]}
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first difference of two noted spaces, in words."""
+    if then["name"] != now["name"]:
+        return f"its trials are of {then['name']}, this search is of {now['name']}"
+    old, new = dict(then["slots"]), dict(now["slots"])
+    for name in (*old, *new):
+        if name not in old or name not in new:
+            return f"{now['name']} has {'no' if name in old else 'a'} slot {name} now"
+        if old[name] != new[name]:
+            return f"{name} of {now['name']} was one of {old[name]} and is one of {new[name]} now"
+    return f"the slots of {now['name']} were in the order {', '.join(old)}"
 
 
 def _lay_out(path: Path) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from random import Random
 
 from tqdm import tqdm
 
 from edgemeta.contracts import Searcher
-from edgemeta.errors import Diverged
+from edgemeta.errors import Diverged, EdgemetaError
 from edgemeta.search.feasible import repair, require_feasible
-from edgemeta.search.jobs import Result, run_job
-from edgemeta.search.ledger import Ledger
+from edgemeta.search.jobs import Job, Result, run_job
+from edgemeta.search.ledger import Ledger, sound
+from edgemeta.search.limits import within
 from edgemeta.search.problem import Problem, rank
+from edgemeta.search.workers import worker_pool
 from edgemeta.types import Arch, Op, Trial
 
 ETA = 3  # successive halving keeps one in three (Jamieson & Talwalkar 2016, arXiv:1502.07943)
 LOOKAHEAD = 4  # proposals under way before the oldest is told, whatever the number of workers
 NEW_TRIES = 300  # proposals in a row that bring nothing new before a search counts as exhausted
-
+CRASHES = 5  # trainings in a row that break: more of them would teach nothing
 
 Ops = tuple[Op, ...]
 
@@ -38,9 +42,13 @@ class Search:
     executor: Executor
     workers: int
     progress: bool = True
+    trial_seconds: float = math.inf  # a training that takes longer has failed
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training
     _known: dict[Ops, dict[int, Trial]] = field(default_factory=dict)  # network -> fidelity -> trial
     _rng: Random = field(default_factory=lambda: Random(0))
+    _fresh: Executor | None = None  # what stands in for `executor` once a worker process was killed
+    _pools: ExitStack = field(default_factory=ExitStack)
+    _crashes: int = 0  # in a row
 
     def run(self, *, trials: int, seconds: float, starts: Sequence[Arch] = ()) -> list[Trial]:
         """Until `trials` networks under the caps are trained, or for `seconds`; returns the ranking, best first.
@@ -52,7 +60,17 @@ class Search:
 
         A stopped search proposes the same networks again and finds those it trained in the ledger, so where it was
         stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
+
+        A training that crashes, diverges, takes longer than `trial_seconds` or scores no number is a failed trial of
+        the ledger, and the search goes on; after `CRASHES` in a row, which no network can be blamed for, it ends.
         """
+        with self._pools:
+            try:
+                return self._run(trials, seconds, starts)
+            finally:
+                self._fresh = None
+
+    def _run(self, trials: int, seconds: float, starts: Sequence[Arch]) -> list[Trial]:
         problem, deadline = self.problem, time.monotonic() + seconds
         self._rng = Random(problem.seed)
         require_feasible(problem.space, problem.bound, problem.cap, rng=self._rng)
@@ -105,13 +123,16 @@ class Search:
         return sorted(filter(None, every), key=lambda trial: trial.score or 0.0, reverse=True)
 
     def _proposals(self, count: int, old: set[Ops], deadline: float, starts: Sequence[Arch]) -> Iterator[Arch]:
-        """Up to `count` feasible architectures that are not `old`."""
+        """Up to `count` feasible architectures that are not `old`; fewer where the space has no more."""
         queue, asked = deque(starts), set(old)
+        proposed: set[Arch] = set()
         for _ in range(count):
             for _ in range(NEW_TRIES):
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or len(proposed) >= self.problem.space.size:
                     return
-                arch = self._feasible(queue.popleft() if queue else self.searcher.ask())
+                raw = queue.popleft() if queue else self.searcher.ask()
+                proposed.add(raw)
+                arch = self._feasible(raw)
                 if arch and self.problem.space.ops(arch) not in asked:
                     break
             else:
@@ -134,35 +155,76 @@ class Search:
 
     def _train(self, rung: int, archs: Iterator[Arch], title: str, total: int) -> None:
         """Keep every worker busy, but tell results in the order of asking: the outcome does not depend on timing."""
-        running: deque[tuple[Arch, Future[Result] | None]] = deque()
+        running: deque[tuple[Arch, Job | None, Future[Result] | None]] = deque()
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
-                job = None if self._at(arch, rung) else self.executor.submit(run_job, self.problem.job(arch, rung))
-                running.append((arch, job))
+                job = None if self._at(arch, rung) else self.problem.job(arch, rung)
+                running.append((arch, job, self._submit(job) if job else None))
                 if len(running) >= max(LOOKAHEAD, self.workers):
                     self._finish(rung, *running.popleft(), bar)
             while running:
                 self._finish(rung, *running.popleft(), bar)
 
-    def _finish(self, rung: int, arch: Arch, future: Future[Result] | None, bar: tqdm) -> None:
+    def _submit(self, job: Job) -> Future[Result]:
+        """To the workers, or to new ones where one of them was killed: a pool does not outlive that."""
+        try:
+            return (self._fresh or self.executor).submit(within, self.trial_seconds, run_job, job)
+        except BrokenExecutor:
+            self._fresh = self._pools.enter_context(worker_pool(self.workers))
+            return self._fresh.submit(within, self.trial_seconds, run_job, job)
+
+    def _finish(self, rung: int, arch: Arch, job: Job | None, future: Future[Result] | None, bar: tqdm) -> None:
         """Record what a job gave, and tell the searcher of a network's first score."""
-        trial = self._at(arch, rung) if future is None else self._record(rung, arch, future)
+        trial = self._at(arch, rung) if job is None or future is None else self._record(rung, arch, job, future)
         bar.update()
         if trial is not None and rung == 0:
             self.searcher.tell(trial)
         if best := self._best_at(rung):
             bar.set_postfix_str(f"best {100 * (best[0].score or 0):.1f} % at {best[0].cost.latency_ms:.3g} ms")
 
-    def _record(self, rung: int, arch: Arch, future: Future[Result]) -> Trial:
-        problem = self.problem
-        trial = self._unscored(arch, "ok")
+    def _record(self, rung: int, arch: Arch, job: Job, future: Future[Result]) -> Trial:
+        trial, crashed = self._unscored(arch, "ok"), ""
         try:
-            result = future.result()
+            result = self._result(job, future)
         except Diverged as error:
             trial = replace(trial, status=f"failed: {error}")
+        except EdgemetaError:  # the user's to mend, and the same for every network
+            raise
+        except Exception as error:
+            crashed = _reason(error)
+            trial = replace(trial, status=f"failed: {crashed}")
         else:
-            score, fidelity = result.score, problem.rungs[rung]
+            score, fidelity = result.score, self.problem.rungs[rung]
             trial = replace(trial, score=score.mean, score_ci=score.ci95, fidelity=fidelity, seconds=result.seconds)
-            self._remember(trial)
+            trial = sound(trial)
+            if trial.score is not None:
+                self._remember(trial)
         self.ledger.record(trial)
+        self._count(crashed)
         return trial
+
+    def _result(self, job: Job, future: Future[Result]) -> Result:
+        """What a job gave. One under way when a worker was killed, by whichever of them, has another go alone."""
+        try:
+            return future.result()
+        except BrokenExecutor:
+            with worker_pool(1) as alone:
+                try:
+                    return alone.submit(within, self.trial_seconds, run_job, job).result()
+                except BrokenExecutor:
+                    raise RuntimeError("its worker process was killed twice, the second time working alone") from None
+
+    def _count(self, crashed: str) -> None:
+        self._crashes = self._crashes + 1 if crashed else 0
+        if self._crashes >= CRASHES:
+            raise EdgemetaError(
+                f"{CRASHES} trainings in a row broke, the last with {crashed}; all others are in the ledger: mend that "
+                "and run the same again to go on, with fewer workers if memory was short "
+                "(a script of your own must start below `if __name__ == '__main__':`)"
+            )
+
+
+def _reason(error: Exception) -> str:
+    """Kind and first line of an error, in one line."""
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -27,7 +27,7 @@ from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import queries
 from edgemeta.learners.settings import Training, largest, recipe
 from edgemeta.lowering.bundle import head_kib
-from edgemeta.search import SEARCHERS
+from edgemeta.search import KNOWN
 from edgemeta.search.jobs import DataSpec, data_pool, fingerprint, load_data
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
@@ -163,7 +163,7 @@ def _require_splits(spec: DataSpec) -> None:
 def check(config: Any) -> None:
     """Refuse, before anything takes time or leaves a trace, what the registries do not know."""
     spaces = imports.SPACES if isinstance(config, configs.Import) else SPACES
-    registries = {"space": spaces, "data": SOURCES, "learner": LEARNERS, "searcher": SEARCHERS}
+    registries = {"space": spaces, "data": SOURCES, "learner": LEARNERS, "searcher": KNOWN}
     for name, registry in registries.items():
         if hasattr(config, name):
             pick(registry, name, getattr(config, name))

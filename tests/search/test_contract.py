@@ -5,7 +5,13 @@ from random import Random
 import pytest
 
 from edgemeta.search import SEARCHERS
-from edgemeta.types import Cost, Trial
+from edgemeta.space.staged import Stage, staged
+from edgemeta.types import Cost
+from tests.search.landscapes import LANDSCAPES, best_found, drive, trial
+from tests.search.landscapes import hill as score
+
+SLOW = ("enas", "gp")  # those that fit something at every trial: fewer of them, in the slow tests alone
+LEARNING = [name for name in SEARCHERS if name != "random"]
 
 
 @pytest.fixture(params=SEARCHERS.values(), ids=SEARCHERS)
@@ -13,39 +19,37 @@ def make(request):
     return request.param
 
 
-def trial(arch, score, status="ok"):
-    return Trial(arch, Cost(1.0, 1.0, 1.0), score, 0.01, 60, 0, 1.0, "test", status)
-
-
-def drive(searcher, rounds, score):
-    """Ask and tell; the architectures asked for."""
-    asked = []
-    for _ in range(rounds):
-        asked.append(searcher.ask())
-        searcher.tell(trial(asked[-1], score(asked[-1])))
-    return asked
-
-
-def score(arch):
-    """A landscape with one hill: the higher each pick, the better."""
-    return sum(arch.picks) / (len(arch.picks) * 4)
+@pytest.fixture(scope="module")
+def four():
+    """A space of four architectures."""
+    stage = Stage(depth=(1,), width=(4, 8), kernel=(3,), kind=("conv",))
+    return staged("four", (1, 8, 8), (stage,))
 
 
 def test_seed_decides(make, tiny):
-    assert drive(make(tiny, seed=3), 30, score) == drive(make(tiny, seed=3), 30, score)
-    assert drive(make(tiny, seed=3), 30, score) != drive(make(tiny, seed=4), 30, score)
+    assert drive(make(tiny, seed=3), 16, score) == drive(make(tiny, seed=3), 16, score)
+    assert drive(make(tiny, seed=3), 16, score) != drive(make(tiny, seed=4), 16, score)
 
 
 def test_proposals_are_of_the_space(make, tiny):
-    for arch in drive(make(tiny, seed=0), 60, score):
+    for arch in drive(make(tiny, seed=0), 30, score):
         assert tiny.ops(arch)
 
 
 def test_infeasible_and_failed_trials_are_taken(make, tiny):
-    searcher = make(tiny, seed=0)
-    for _ in range(20):
-        searcher.tell(trial(searcher.ask(), None, "infeasible"))
+    searcher, cap = make(tiny, seed=0), Cost(latency_ms=0.5)
+    for _ in range(8):
+        searcher.tell(trial(searcher.ask(), None, "infeasible", cap))
         searcher.tell(trial(searcher.ask(), None, "failed: loss is nan"))
+    assert tiny.ops(searcher.ask())
+
+
+def test_a_cost_that_nobody_measured_breaks_no_searcher(make, tiny):
+    """Energy is infinite where there is none, and so is how far it is over a cap."""
+    searcher = make(tiny, seed=0)
+    for _ in range(12):
+        searcher.tell(trial(searcher.ask(), None, "infeasible", Cost(energy_mj=3.0)))
+    searcher.tell(trial(searcher.ask(), 0.5))
     assert tiny.ops(searcher.ask())
 
 
@@ -58,9 +62,41 @@ def test_trials_it_never_asked_for_are_taken(make, tiny):
     assert tiny.ops(searcher.ask())
 
 
+def test_the_same_trial_told_twice_is_taken(make, tiny):
+    """As it is where a network is trained longer."""
+    searcher = make(tiny, seed=0)
+    for _ in range(6):
+        arch = searcher.ask()
+        searcher.tell(trial(arch, 0.3))
+        searcher.tell(trial(arch, 0.6))
+    assert tiny.ops(searcher.ask())
+
+
 def test_several_asks_before_a_tell(make, tiny):
     searcher = make(tiny, seed=0)
-    asked = [searcher.ask() for _ in range(25)]
+    asked = [searcher.ask() for _ in range(14)]
     for arch in asked:
         searcher.tell(trial(arch, score(arch)))
     assert tiny.ops(searcher.ask())
+
+
+def test_asked_again_after_its_space_is_exhausted_it_repeats_itself(make, four):
+    assert four.size == 4
+    searcher = make(four, seed=0)
+    for arch in drive(searcher, 20, lambda arch: 0.5 + sum(arch.picks) / 10):
+        assert four.ops(arch)
+    assert all(four.ops(searcher.ask()) for _ in range(5))
+
+
+@pytest.mark.parametrize("landscape", LANDSCAPES)
+@pytest.mark.parametrize("name", [name for name in LEARNING if name not in SLOW])
+def test_sixty_trials_bring_more_than_by_chance(name, landscape):
+    """Mean of the best over ten seeds."""
+    assert best_found(SEARCHERS[name], landscape, 10) > best_found(SEARCHERS["random"], landscape, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seeds", "trials"), [("enas", 10, 60), ("gp", 3, 30)])
+def test_few_trials_of_a_slow_one_bring_more_than_by_chance(name, seeds, trials):
+    found = best_found(SEARCHERS[name], "additive-nb201", seeds, trials)
+    assert found > best_found(SEARCHERS["random"], "additive-nb201", 10, trials)

@@ -1,8 +1,12 @@
 """What is remembered of a search."""
 
+import math
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
@@ -73,3 +77,59 @@ def test_killed_while_it_is_made_it_is_made_again(tmp_path):
             Ledger(path, tiny_space(), "task")
         path.unlink(missing_ok=True)
     assert Ledger(path, tiny_space(), "task").trials() == []
+
+
+def slots_of(space, **changes):
+    """The space with other options in the named slots; None takes a slot away."""
+    slots = tuple((name, changes.get(name, options)) for name, options in space.slots)
+    return Plain(space.name, tuple((name, options) for name, options in slots if options is not None))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """All that a ledger reads of a space."""
+
+    name: str
+    slots: tuple
+
+
+def without_note(path):
+    """As ledgers were when they noted no space."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM study_user_attributes")
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stage1.width": (4, 16)}, r"stage1\.width of .* was one of \[4, 8\] and is one of \[4, 16\] now"),
+        ({"stage1.width": None}, r"has no slot stage1\.width now"),
+    ],
+)
+def test_a_ledger_whose_space_has_changed_is_refused(tmp_path, tiny, changes, named, noted):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path, tiny, "task").record(some_trial(tiny, 0))
+    if not noted:
+        without_note(path)
+    with pytest.raises(EdgemetaError, match=f"is of another space: .*{named}; give this search") as caught:
+        Ledger(path, slots_of(tiny, **changes), "task")
+    assert "\n" not in str(caught.value)
+    assert len(Ledger(path, tiny, "task").trials()) == 1
+
+
+def test_a_ledger_of_a_space_of_another_name_is_refused(tmp_path, tiny):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path, tiny, "task").record(some_trial(tiny, 0))
+    with pytest.raises(EdgemetaError, match=f"its trials are of {tiny.name}, this search is of other"):
+        Ledger(path, Plain("other", tiny.slots), "task")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_a_failure(tmp_path, tiny, score):
+    ledger = Ledger(tmp_path / "ledger.sqlite", tiny, "task")
+    ledger.record(some_trial(tiny, 0, score=score))
+    ledger.record(replace(some_trial(tiny, 1), score_ci=math.nan))
+    failed, unsure = ledger.trials()
+    assert failed.score is None and failed.status == f"failed: score is {score}"
+    assert unsure.score == 0.5 and unsure.score_ci is None

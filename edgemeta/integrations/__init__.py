@@ -1,0 +1,1 @@
+"""Bridges to other packages, for those who bring their own loop."""
