@@ -78,39 +78,24 @@ def _weighed(kind: Kind, cell: str, tape: Tape, lay: Callable[[list[tuple[Edge, 
 
 
 def _lay_darts(kind: Kind, tape: Tape, width: int, depth: int, stride: int) -> Weighed:
-    """As `space.cells` lays the architectures: two of the cells halve the resolution and double the width."""
     weighed: Weighed = {}
-    tape.conv(3 * width, 3, stride=stride, act="relu")
-    before = last = tape.last
-    for number in range(depth):
-        reduces = number in (depth // 3, 2 * depth // 3) and tape.halves
-        width *= 1 + reduces
-        lay = partial(_lay_darts_cell, tape, (before, last), width, 1 + reduces)
-        weighed |= _weighed(kind, kind.cells[reduces], tape, lay)
-        before, last = last, tape.last
+
+    def cell(at: cells.Cell) -> None:
+        lay = partial(cells.lay_darts_cell, tape, cell=at)
+        weighed.update(_weighed(kind, kind.cells[at.reduces], tape, lay))
+
+    cells.walk_darts(tape, cell, width=width, cells=depth, stride=stride)
     return weighed
-
-
-def _lay_darts_cell(
-    tape: Tape, entries: tuple[int, int], width: int, stride: int, edges: list[tuple[Edge, str]]
-) -> int:
-    return cells._lay_darts_cell(tape, edges, entries, width, stride)
 
 
 def _lay_nb201(kind: Kind, tape: Tape, width: int, depth: int, stride: int) -> Weighed:
-    """Three stages, of one width, twice and four times that."""
     weighed: Weighed = {}
-    tape.conv(width, 3, stride=stride)
-    for times in (1, 2, 4):
-        if times > 1:
-            cells._lay_reduction(tape, times * width)
-        for _ in range(depth):
-            weighed |= _weighed(kind, kind.cells[0], tape, partial(_lay_nb201_cell, tape))
+
+    def cell() -> None:
+        weighed.update(_weighed(kind, kind.cells[0], tape, partial(cells.lay_nb201_cell, tape)))
+
+    cells.walk_nb201(tape, cell, width=width, per_stage=depth, stride=stride)
     return weighed
-
-
-def _lay_nb201_cell(tape: Tape, edges: list[tuple[Edge, str]]) -> None:
-    cells._lay_nb201_cell(tape, edges, whole=False)
 
 
 _DARTS_EDGES = tuple(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgemeta.space.ops import Tape
 from edgemeta.space.space import Segment, Space
@@ -17,7 +17,6 @@ CELL_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 CELL_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CIFAR: Shape = (3, 32, 32)
 _CELLS_PER_STAGE = 5
-_CELL_WIDTHS = (16, 32, 64)
 
 
 def nb201() -> Space:
@@ -44,12 +43,19 @@ def _nb201(name: str, in_shape: Shape, *, whole: bool) -> Space:
 def _lay_nb201(whole: bool, tape: Tape, names: Sequence[str]) -> None:
     edges = list(zip(CELL_EDGES, names, strict=True))
     edges = edges if whole else _useful(edges)
-    tape.conv(_CELL_WIDTHS[0], 3)
-    for width in _CELL_WIDTHS:
-        if width != _CELL_WIDTHS[0]:
-            _lay_reduction(tape, width)
-        for _ in range(_CELLS_PER_STAGE):
-            _lay_nb201_cell(tape, edges, whole)
+    walk_nb201(tape, lambda: lay_nb201_cell(tape, edges, whole=whole))
+
+
+def walk_nb201(
+    tape: Tape, cell: Callable[[], None], *, width: int = 16, per_stage: int = _CELLS_PER_STAGE, stride: int = 1
+) -> None:
+    """Three stages of cells, of one width, twice and four times that; `cell` lays one."""
+    tape.conv(width, 3, stride=stride)
+    for times in (1, 2, 4):
+        if times > 1:
+            _lay_reduction(tape, times * width)
+        for _ in range(per_stage):
+            cell()
 
 
 def _lay_reduction(tape: Tape, width: int) -> None:
@@ -64,7 +70,7 @@ def _lay_reduction(tape: Tape, width: int) -> None:
     tape.add(main)
 
 
-def _lay_nb201_cell(tape: Tape, edges: Sequence[tuple[Edge, str]], whole: bool) -> None:
+def lay_nb201_cell(tape: Tape, edges: Sequence[tuple[Edge, str]], *, whole: bool = False) -> None:
     """Each node is the sum of its edges."""
     nodes = {0: tape.last}
     for (source, target), name in edges:
@@ -131,15 +137,29 @@ def darts(in_shape: Shape = (1, 28, 28), *, width: int = 8, cells: int = 5) -> S
 
 
 def _lay_darts(width: int, cells: int, tape: Tape, picked: Sequence[Any]) -> None:
-    tape.conv(3 * width, 3, act="relu")
-    before = last = tape.last
     half = len(picked) // 2
+    edges = darts_edges(picked[:half]), darts_edges(picked[half:])
+    walk_darts(tape, lambda at: lay_darts_cell(tape, edges[at.reduces], at), width=width, cells=cells)
+    tape.forget_unread()
+
+
+class Cell(NamedTuple):
+    """Where a cell of DARTS is laid."""
+
+    reduces: bool  # halves the resolution
+    entries: tuple[int, int]  # positions of the two cells before it
+    width: int
+
+
+def walk_darts(tape: Tape, cell: Callable[[Cell], None], *, width: int, cells: int, stride: int = 1) -> None:
+    """The stem and a row of cells; `cell` lays one, and its newest result is what the next ones read."""
+    tape.conv(3 * width, 3, stride=stride, act="relu")
+    before = last = tape.last
     for number in range(cells):
         reduces = number in (cells // 3, 2 * cells // 3) and tape.halves
         width *= 1 + reduces
-        edges = darts_edges(picked[half:] if reduces else picked[:half])
-        before, last = last, _lay_darts_cell(tape, edges, (before, last), width, 1 + reduces)
-    tape.forget_unread()
+        cell(Cell(reduces, (before, last), width))
+        before, last = last, tape.last
 
 
 def darts_edges(picked: Sequence[Any]) -> list[tuple[Edge, str]]:
@@ -152,19 +172,17 @@ def darts_edges(picked: Sequence[Any]) -> list[tuple[Edge, str]]:
     return edges
 
 
-def _lay_darts_cell(
-    tape: Tape, edges: Sequence[tuple[Edge, str]], entries: tuple[int, int], width: int, stride: int
-) -> int:
+def lay_darts_cell(tape: Tape, edges: Sequence[tuple[Edge, str]], cell: Cell) -> None:
     """Entries at the cell's width, then its nodes; where it halves the resolution, edges from entries do."""
-    size = tape.shape(entries[1])[1:]
+    size = tape.shape(cell.entries[1])[1:]
     nodes: dict[int, int] = {}
     for number in sorted({source for (source, _), _ in edges if source < ENTRIES}):
-        larger = tape.shape(entries[number])[1:] != size
-        nodes[number] = tape.conv(width, 1, stride=1 + larger, act="relu", at=entries[number])
+        larger = tape.shape(cell.entries[number])[1:] != size
+        nodes[number] = tape.conv(cell.width, 1, stride=1 + larger, act="relu", at=cell.entries[number])
     for (source, target), name in edges:
-        value = _lay_darts_edge(tape, name, nodes[source], stride if source < ENTRIES else 1)
+        value = _lay_darts_edge(tape, name, nodes[source], 1 + cell.reduces if source < ENTRIES else 1)
         nodes[target] = tape.add(nodes[target], at=value) if target in nodes else value
-    return tape.concat([nodes[number] for number in range(ENTRIES, ENTRIES + NODES)])
+    tape.concat([nodes[number] for number in range(ENTRIES, ENTRIES + NODES)])
 
 
 def _lay_darts_edge(tape: Tape, name: str, at: int, stride: int) -> int:
