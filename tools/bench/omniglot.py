@@ -86,7 +86,7 @@ def main() -> int:
                 warming.get()
             rows += [_said(row) for row in pool.imap(_row, [(name, body, args) for name in warmed])]
     values = {f"{row['learner']}_{way}w{shot}s": row[f"{way}w{shot}s"] for row in rows for way, shot in TASKS}
-    settings = {name: str(value) for name, value in vars(args).items()}
+    settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     return emit("omniglot", values, rows, args.json, settings, goals=args.goals)
 
 

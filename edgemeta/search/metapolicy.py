@@ -1,0 +1,319 @@
+"""The meta-learned searcher: a policy over architectures that has seen many (task, device, budget) triples.
+
+One forward pass proposes for a new triple; what is measured then adapts the policy and decides among the proposals.
+The parts (`tasks.policy`): a graph convolution embeds the task, the posterior of a few timings (`latency.fewshot`)
+embeds the device, the budget stands beside them; a critic scores architectures. Meta-learning the structure with the
+strategy of adapting it is MetaNAS (Elsken 2020, arXiv:1911.11090); departures: the policy is conditioned on the triple,
+and no weights of networks are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgemeta.contracts import Params
+from edgemeta.errors import BadData
+from edgemeta.space.space import Space
+from edgemeta.tasks import policy
+from edgemeta.tasks.policy import Fast, TaskGraph, task_graph
+from edgemeta.types import Arch, Trial
+
+ANCHORS = 24  # networks whose latencies tell a device
+SHARP = 0.25  # temperature of the networks that are taught, in standard deviations of the better half's scores
+TAUGHT = 16  # networks of a triple
+TIGHTEST = 0.03  # share of the networks that the tightest cap of a triple leaves
+BATCH = 64  # triples of an update
+PRESENT = 2.0  # a told score pulls the policy as much as this many samples of it
+
+
+class Sources(NamedTuple):
+    """What is known beforehand: networks of one space, scored on source tasks and timed on source devices."""
+
+    picks: np.ndarray  # (networks, slots)
+    scores: Mapping[str, np.ndarray]  # task -> (networks,) points
+    attributes: Mapping[str, Mapping[str, float]]  # task -> of `policy.ATTRIBUTES`
+    log_ms: Mapping[str, np.ndarray]  # device -> (networks,)
+
+
+class Knowledge(NamedTuple):
+    """What meta-training leaves."""
+
+    slots: tuple[int, ...]  # options of each
+    params: Params
+    anchors: np.ndarray  # rows of the sources whose latencies tell a device
+    tasks: tuple[str, ...]  # what a new task is likened to
+    centre: np.ndarray  # (tasks,) points: median score of the better half
+    unit: np.ndarray  # (tasks,) points: standard deviation of that half
+
+
+class Triple(NamedTuple):
+    """A search to come: a task, a device as the log latencies (anchors,) believed of it, and a budget."""
+
+    graph: TaskGraph
+    log_ms: np.ndarray
+    cap_ms: float
+
+
+class Lessons(NamedTuple):
+    """Triples (t, ...) to learn from."""
+
+    graph: TaskGraph
+    shares: Tensor  # (t, tasks) of the source tasks in each task
+    numbers: Tensor  # (t, ANCHORS + 1) device and budget
+    taught: Tensor  # (t, TAUGHT, slots) good networks under the cap
+    seen: Tensor  # (t, TAUGHT, slots) any networks ...
+    score: Tensor  # (t, TAUGHT) ... and what they score, in units
+
+
+def meta_train(
+    space: Space,
+    sources: Sources,
+    *,
+    seed: int,
+    triples: int = 2000,
+    steps: tuple[int, int, int] = (150, 500, 250),
+    lr: float = 0.005,
+) -> Knowledge:
+    """Learn from random triples: convex mixtures of source tasks, of source devices, and caps of every tightness.
+
+    `steps`: the embedding learns to tell mixtures apart; then policy and critic learn on it; then all are fine-tuned
+    together at a third of the rate. The policy is taught the Boltzmann distribution of scores under the cap, which is
+    what maximum-entropy reinforcement learning tends to (Levine 2018, arXiv:1805.00909, sec. 2), without its sampling
+    noise: the sources' scores are known. Deterministic given the seed.
+    """
+    slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    params = policy.init(slots, ANCHORS + 1, len(sources.scores), rng=generator)
+    params |= policy.critic_init(slots, rng=generator)
+    half = [np.sort(score)[len(score) // 2 :] for score in sources.scores.values()]
+    anchors = rng.choice(len(sources.picks), min(ANCHORS, len(sources.picks)), replace=False)
+    if len(anchors) < ANCHORS:
+        raise BadData(f"{len(sources.picks)} networks teach nothing of a device; give at least {ANCHORS}")
+    centre, unit = np.array([np.median(of) for of in half]), np.array([of.std() for of in half])
+    knowledge = Knowledge(slots, params, anchors, tuple(sources.scores), centre, unit)
+    lessons = _lessons(knowledge, sources, triples, rng)
+    for stage, count, rate in zip(("task.", "policy.", ""), steps, (lr, lr, lr / 3), strict=True):
+        _learn(knowledge, lessons, (stage, "mix.", "critic.") if stage else ("",), count, rate, generator)
+    return knowledge
+
+
+def _lessons(knowledge: Knowledge, sources: Sources, count: int, rng: np.random.Generator) -> Lessons:
+    scores = np.array(list(sources.scores.values()))
+    scores = np.maximum((scores - knowledge.centre[:, None]) / knowledge.unit[:, None], -3.0)
+    times = np.array([log - log[knowledge.anchors].mean() for log in sources.log_ms.values()])
+    picks = torch.as_tensor(sources.picks)
+    graphs, shares, numbers, taught, seen, score = [], [], [], [], [], []
+    for _ in range(count):
+        mix, log = _mixed(len(scores), rng), _mixed(len(times), rng) @ times
+        found, cap = mix @ scores, np.quantile(log, rng.uniform(TIGHTEST, 1.0))
+        weight = np.where(log <= cap, np.exp(np.minimum(0.0, (found - found[log <= cap].max()) / SHARP)), 0.0)
+        good = rng.choice(len(found), TAUGHT, p=weight / weight.sum())
+        some = rng.choice(len(found), TAUGHT)
+        graphs.append(task_graph(_between([sources.attributes[name] for name in knowledge.tasks], mix)))
+        shares.append(mix)
+        numbers.append(_numbers(log[knowledge.anchors], cap))
+        taught.append(picks[good])
+        seen.append(picks[some])
+        score.append(found[some])
+    graph = TaskGraph(torch.stack([g.nodes for g in graphs]), torch.stack([g.edges for g in graphs]))
+    plain = [torch.tensor(np.array(rows), dtype=torch.float32) for rows in (shares, numbers, score)]
+    return Lessons(graph, plain[0], plain[1], torch.stack(taught), torch.stack(seen), plain[2])
+
+
+def _mixed(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Shares (count,) of one half of the time, of two otherwise."""
+    shares = np.zeros(count)
+    some = rng.permutation(count)[:2]
+    part = rng.uniform() if rng.uniform() < 0.5 else 1.0
+    shares[some[0]] += part
+    shares[some[-1]] += 1 - part
+    return shares
+
+
+def _between(attributes: Sequence[Mapping[str, float]], shares: np.ndarray) -> dict[str, float]:
+    """Of a mixture of tasks: geometric means."""
+    names = [name for name in policy.ATTRIBUTES if all(name in of for of in attributes)]
+    logs = np.array([[np.log(of[name]) for name in names] for of in attributes])
+    return dict(zip(names, np.exp(shares @ logs).tolist(), strict=True))
+
+
+def _numbers(log_ms: np.ndarray, log_cap: float) -> np.ndarray:
+    """(ANCHORS + 1,): how the device's latencies differ, and how far the budget is from their mean."""
+    return np.append(log_ms - log_ms.mean(), log_cap - log_ms.mean())
+
+
+def _learn(
+    knowledge: Knowledge,
+    lessons: Lessons,
+    prefixes: tuple[str, ...],
+    steps: int,
+    lr: float,
+    generator: torch.Generator,
+) -> None:
+    """Updates, in place, of the parameters whose names begin with one of `prefixes`."""
+    params = knowledge.params
+    leaves = [value.requires_grad_() for name, value in params.items() if name.startswith(prefixes)]
+    optimizer = torch.optim.Adam(leaves, lr=lr)
+    for _ in range(steps):
+        rows = torch.randint(len(lessons.shares), (BATCH,), generator=generator)
+        loss = _loss(knowledge, lessons, rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for value in leaves:
+        value.requires_grad_(False)
+
+
+def _loss(knowledge: Knowledge, lessons: Lessons, rows: Tensor) -> Tensor:
+    params, slots = knowledge.params, knowledge.slots
+    e = policy.embed_task(params, TaskGraph(lessons.graph.nodes[rows], lessons.graph.edges[rows]))
+    likeness = -(lessons.shares[rows] * policy.mixture(params, e).clamp_min(1e-9).log()).sum(-1).mean()
+    context = torch.cat([e, lessons.numbers[rows]], 1).repeat_interleave(TAUGHT, 0)
+    likelihood = policy.log_prob(params, slots, context, lessons.taught[rows].flatten(0, 1)).mean()
+    scored = policy.critic(params, slots, e.repeat_interleave(TAUGHT, 0), lessons.seen[rows].flatten(0, 1))
+    return likeness - likelihood + (scored - lessons.score[rows].flatten()).square().mean()
+
+
+def context_of(knowledge: Knowledge, triple: Triple) -> Tensor:
+    """What the policy is told of a triple: (DIM + ANCHORS + 1,)."""
+    numbers = torch.tensor(_numbers(triple.log_ms, float(np.log(triple.cap_ms))), dtype=torch.float32)
+    return torch.cat([policy.embed_task(knowledge.params, triple.graph), numbers])
+
+
+def propose(knowledge: Knowledge, space: Space, triple: Triple, *, count: int, seed: int) -> list[Arch]:
+    """Distinct architectures among `count` samples of the policy: one forward pass, and nothing is measured."""
+    generator = torch.Generator().manual_seed(seed)
+    picks, _ = policy.sample(knowledge.params, knowledge.slots, context_of(knowledge, triple), count, rng=generator)
+    return list(dict.fromkeys(Arch(space.name, tuple(row)) for row in picks.tolist()))
+
+
+def likeness(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
+    """(tasks,) how much a task is like each source task."""
+    return policy.mixture(knowledge.params, policy.embed_task(knowledge.params, graph)).numpy().astype(float)
+
+
+def scores_of(
+    knowledge: Knowledge, graph: TaskGraph, picks: np.ndarray, known: np.ndarray, learned: float
+) -> np.ndarray:
+    """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed by likeness, and `learned` is
+    the share of the critic, which has smoothed them; 1 where nothing is known of these networks."""
+    shares = likeness(knowledge, graph)
+    e = policy.embed_task(knowledge.params, graph)
+    smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks)).numpy().astype(float)
+    own = (known - knowledge.centre[:, None]) / knowledge.unit[:, None]
+    return shares @ knowledge.centre + (shares @ knowledge.unit) * (learned * smooth + (1 - learned) * (shares @ own))
+
+
+class Explained(NamedTuple):
+    """What the policy decides where: probabilities and how much they change."""
+
+    probability: np.ndarray  # (tasks, devices, budgets, options of all slots)
+    changes: Mapping[str, np.ndarray]  # "task", "device", "budget" -> (slots,)
+
+
+def explain(
+    knowledge: Knowledge,
+    tasks: Sequence[TaskGraph],
+    devices: Sequence[np.ndarray],
+    budgets: Sequence[float],
+    *,
+    seed: int,
+    count: int = 256,
+) -> Explained:
+    """Which decisions change with task, device and budget. devices: log latencies (anchors,); budgets: caps as logs,
+    relative to the mean of those.
+
+    A change is the total variation distance, 0 to 1, between the marginals of one value and the mean over all values,
+    averaged over the values and over what else differs.
+    """
+    rows = [
+        policy.sample(
+            knowledge.params,
+            knowledge.slots,
+            context_of(knowledge, Triple(graph, log_ms, float(np.exp(log_ms.mean() + budget)))),
+            count,
+            rng=torch.Generator().manual_seed(seed),
+        )[1].numpy()
+        for graph in tasks
+        for log_ms in devices
+        for budget in budgets
+    ]
+    found = np.array(rows).reshape(len(tasks), len(devices), len(budgets), -1)
+    starts = np.cumsum([0, *knowledge.slots[:-1]])
+    changes = {}
+    for axis, name in enumerate(("task", "device", "budget")):
+        away = np.abs(found - found.mean(axis, keepdims=True)).mean((0, 1, 2))
+        changes[name] = np.add.reduceat(away, starts) / 2
+    return Explained(found, changes)
+
+
+class MetaPolicy:
+    """The policy as an ask/tell searcher: it samples, and what is told moves a few numbers of it.
+
+    Without `knowledge` it begins uniform and is a cross-entropy method over independent slots. With it, proposals begin
+    at what the policy says of the triple. Adapted are the numbers of `Fast`: gradient steps on the likelihood of what
+    was told, weighed by rank, -1 to 1 (REINFORCE, Williams 1992, with ranks for rewards), under a Gaussian prior.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        knowledge: Knowledge | None = None,
+        triple: Triple | None = None,
+        steps: int = 3,
+        lr: float = 0.3,
+        explore: float = 0.1,
+    ):
+        if (knowledge is None) != (triple is None):
+            raise BadData("a policy that knows must be told of which triple, and only then; give both or neither")
+        self._space, self._steps, self._lr, self._explore = space, steps, lr, explore
+        self._rng = torch.Generator().manual_seed(seed)
+        self._slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
+        self._params = knowledge.params if knowledge else policy.init(self._slots, 0, 1, rng=self._rng)
+        self._context = context_of(knowledge, triple) if knowledge and triple else torch.zeros(policy.DIM)
+        self._fast = policy.still(self._params)
+        self._told: dict[Arch, float | None] = {}
+        self._fresh = False
+
+    def ask(self) -> Arch:
+        """A sample, of several the first that was not told yet."""
+        if self._fresh:
+            self._adapt()
+        uniform = torch.rand((), generator=self._rng) < self._explore
+        params, fast = self._params, self._fast
+        if uniform:
+            params = {name: torch.zeros_like(value) for name, value in params.items()}
+            fast = policy.still(params)
+        picks, _ = policy.sample(params, self._slots, self._context, 8, rng=self._rng, fast=fast)
+        found = [Arch(self._space.name, tuple(row)) for row in picks.tolist()]
+        return next((arch for arch in found if arch not in self._told), found[0])
+
+    def tell(self, trial: Trial) -> None:
+        self._told.setdefault(trial.arch, trial.score)
+        self._fresh = True
+
+    def _adapt(self) -> None:
+        picks = torch.tensor([arch.picks for arch in self._told])
+        weight = _ranks([-np.inf if score is None else score for score in self._told.values()])
+        for _ in range(self._steps):
+            fast = Fast(*(value.clone().requires_grad_() for value in self._fast))
+            log = policy.log_prob(self._params, self._slots, self._context.expand(len(picks), -1), picks, fast)
+            prior = sum((value.square().sum() for value in fast), torch.zeros(())) / 2
+            loss = prior / (PRESENT * len(picks)) - (weight * log).mean()
+            slopes = torch.autograd.grad(loss, list(fast))
+            self._fast = Fast(*(value - self._lr * slope for value, slope in zip(self._fast, slopes, strict=True)))
+        self._fresh = False
+
+
+def _ranks(scores: Sequence[float]) -> Tensor:
+    """(n,) mean ranks, from -1 to 1; equal scores have equal ranks."""
+    _, place, count = np.unique(np.array(scores), return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count + 1) / 2
+    return torch.tensor(2 * middle[place] / max(1, len(scores) - 1) - 1, dtype=torch.float32)
