@@ -26,7 +26,7 @@ NB201_CHEAP = 12 / 200  # of an accuracy query: epochs of the short training ove
 NB201_TASKS = ("cifar10", "cifar100", "imagenet16_120")
 NINETY = 1.6449  # standard deviations from the middle to either end of a normal's central 90 %
 JUDGED = 300  # candidates whose chance to fit is worked out
-# Found on the source tasks alone, each predicted from the other; in units of the better half's spread.
+# Chosen on source tasks and devices alone (tools/bench/constrained_search.py); in units of the better half's spread.
 STRUCTURE = 0.3  # standard deviation of what the other task does not tell and like networks share
 NOISE = 0.45  # and of what no network tells of another: training noise
 LEVEL = 100.0  # points: standard deviation of how far all of a task's accuracies are from what is expected
