@@ -43,7 +43,6 @@ class Table:
     cheap: Mapping[str, np.ndarray]  # task -> (networks,) after short training; {} where there is none
     cheap_cost: float  # accuracy queries
     latency_ms: Mapping[str, np.ndarray]  # device -> (networks,)
-    classes: np.ndarray  # (networks,) equal for networks that compute the same functions
 
     @cached_property
     def row(self) -> Mapping[Arch, int]:
@@ -177,9 +176,9 @@ def nb201(root: Path) -> Table:
     full = [f"test200_{task}" for task in NB201_TASKS]
     short = [f"ep12_{_SHORT.get(task, task)}_val" for task in NB201_TASKS]
     try:
-        (_, timed), (known, classes, *columns) = (
+        (_, timed), (known, *columns) = (
             read_arrays(root / "help" / "nasbench201_latency.npz", "latency_ms", "arch_str"),
-            read_arrays(path, "arch_str", "canonical_class", *full, *short),
+            read_arrays(path, "arch_str", *full, *short),
         )
     except DAMAGED as error:
         reason = " ".join(str(error).split())
@@ -189,7 +188,7 @@ def nb201(root: Path) -> Table:
     points = [column.astype(float) for column in columns]
     archs = tuple(Arch("nb201", row) for row in picks)
     accuracy, cheap = (dict(zip(NB201_TASKS, half, strict=True)) for half in (points[:3], points[3:]))
-    return Table(archs, accuracy, cheap, NB201_CHEAP, latency_ms, classes)
+    return Table(archs, accuracy, cheap, NB201_CHEAP, latency_ms)
 
 
 class Belief:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,11 +37,16 @@ def trainable_fbnet(in_shape: Shape = CIFAR) -> Space:
 
 
 def _fbnet(name: str, in_shape: Shape) -> Space:
-    layers = [(width, stride if i == 0 else 1) for width, count, stride in _FBNET_STAGES for i in range(count)]
-    names = (*FBNET_OPS, "skip")
-    blocks = tuple(Segment(((f"block{i + 1}", names),), partial(_lay_fbnet, *layer)) for i, layer in enumerate(layers))
-    stem, last = _fixed(16, 3), _fixed(_FBNET_LAST, 1)
-    return Space(name, in_shape, (stem, *blocks, last))
+    blocks = _blocks((*FBNET_OPS, "skip"), _FBNET_STAGES, _lay_fbnet)
+    return Space(name, in_shape, (_fixed(16, 3), *blocks, _fixed(_FBNET_LAST, 1)))
+
+
+def _blocks(
+    names: Sequence[str], stages: Sequence[tuple[int, int, int]], lay: Callable[..., None]
+) -> tuple[Segment, ...]:
+    """A choice among `names` for each block. stages: width, blocks, stride of the first; lay: (width, stride, ...)."""
+    layers = [(width, stride if i == 0 else 1) for width, count, stride in stages for i in range(count)]
+    return tuple(Segment(((f"block{i + 1}", names),), partial(lay, *layer)) for i, layer in enumerate(layers))
 
 
 def _fixed(width: int, kernel: int) -> Segment:
@@ -73,7 +78,7 @@ def _lay_fbnet(width: int, stride: int, tape: Tape, names: Sequence[str]) -> Non
 
 # NAS-Bench-Macro (Su 2021, arXiv:2103.11922): eight blocks of three kinds; its parameters and work are met exactly.
 MACRO_OPS = ("identity", "mb3_k3", "mb6_k5")
-_MACRO_STAGES = ((64, 2), (128, 3), (256, 3))  # width, blocks; the first of each halves the resolution
+_MACRO_STAGES = ((64, 2, 2), (128, 3, 2), (256, 3, 2))
 _MACRO_LAST = 1280
 
 
@@ -88,10 +93,7 @@ def trainable_macro(in_shape: Shape = CIFAR) -> Space:
 
 
 def _macro(name: str, in_shape: Shape) -> Space:
-    layers = [(width, 2 if i == 0 else 1) for width, count in _MACRO_STAGES for i in range(count)]
-    blocks = tuple(
-        Segment(((f"block{i + 1}", MACRO_OPS),), partial(_lay_macro, *layer)) for i, layer in enumerate(layers)
-    )
+    blocks = _blocks(MACRO_OPS, _MACRO_STAGES, _lay_macro)
     return Space(name, in_shape, (_fixed(32, 3), *blocks, _fixed(_MACRO_LAST, 1)))
 
 

@@ -50,7 +50,7 @@ def table():
     archs = tuple(Arch("toy", picks) for picks in itertools.product(range(3), repeat=SLOTS))
     total = np.array([sum(arch.picks) for arch in archs], float)
     accuracy = 50 + 5 * total + 0.01 * np.arange(27)
-    return Table(archs, {"t": accuracy}, {"t": accuracy / 2}, 0.06, {"slow": 1 + total}, total.astype(int))
+    return Table(archs, {"t": accuracy}, {"t": accuracy / 2}, 0.06, {"slow": 1 + total})
 
 
 @pytest.fixture

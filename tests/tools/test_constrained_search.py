@@ -35,7 +35,7 @@ def table():
     devices = ("one", "two", "three")
     ms = {name: 1 + TAKES[picks] @ rng.uniform(0.8, 1.2, 6) * rng.uniform(0.5, 2) for name in devices}
     archs = tuple(Arch("nb201", tuple(row)) for row in picks.tolist())
-    return Table(archs, accuracy, cheap, 0.06, ms, np.arange(len(picks)))
+    return Table(archs, accuracy, cheap, 0.06, ms)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_nothing_of_the_target_is_read_for_free(world, small, table):
     timed = [table.row[arch] for arch in problem.timed]
     accuracy, ms = rng.permutation(table.accuracy["cifar100"]), rng.permutation(table.latency_ms["three"])
     accuracy[asked], ms[timed] = table.accuracy["cifar100"][asked], table.latency_ms["three"][timed]
-    other = Table(table.archs, {"cifar100": accuracy}, {}, 0.06, {"three": ms}, table.classes)
+    other = Table(table.archs, {"cifar100": accuracy}, {}, 0.06, {"three": ms})
     again = bench.metapolicy(world, Tabular(other, "cifar100", "three", cap), seed=1, queries=2)
     assert (again.accuracy, again.timings, again.queries) == (first.accuracy, first.timings, first.queries)
 

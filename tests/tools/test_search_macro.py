@@ -22,7 +22,6 @@ def here():
         {},
         0.0,
         {bench.DEVICE: np.array([1.0, 2.0, 3.0])},
-        np.arange(3),
     )
     return bench.Here(table, profile.load("null"), (2.1,))
 

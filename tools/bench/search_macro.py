@@ -100,7 +100,7 @@ def _here(args: argparse.Namespace) -> Here:
     predicted = batch.layout(SPACE, predictor(known).additive(SPACE)).latency_ms(picks.astype(np.int64))
     archs = tuple(Arch(SPACE.name, tuple(map(int, row))) for row in picks)
     points = {TASK: accuracy.mean(1).astype(float)}
-    table = Table(archs, points, {}, 0.0, {DEVICE: predicted}, np.arange(len(archs)))
+    table = Table(archs, points, {}, 0.0, {DEVICE: predicted})
     return Here(table, known, tuple(map(float, np.quantile(predicted, BUDGETS))))
 
 
