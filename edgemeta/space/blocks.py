@@ -42,7 +42,7 @@ def _fbnet(name: str, in_shape: Shape) -> Space:
 
 
 def _blocks(
-    names: Sequence[str], stages: Sequence[tuple[int, int, int]], lay: Callable[..., None]
+    names: tuple[str, ...], stages: Sequence[tuple[int, int, int]], lay: Callable[..., None]
 ) -> tuple[Segment, ...]:
     """A choice among `names` for each block. stages: width, blocks, stride of the first; lay: (width, stride, ...)."""
     layers = [(width, stride if i == 0 else 1) for width, count, stride in stages for i in range(count)]
