@@ -6,6 +6,7 @@ STAMP := .venv/.installed
 DEBIAN_PACKAGES := chromium openssh-client openssh-server$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
 WEB := $(HOME)/.cache/edgemeta/web
 ARGS ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test lint bench wheel web clean system-deps
@@ -25,8 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## from this machine to a checked bundle and a report, in minutes (ARGS='--quick')
 	$(BIN)/edgemeta demo $(ARGS)
 
-test: lint  ## linters, type checker, import rule, then the whole suite (ARGS='-k name')
-	$(BIN)/python -m pytest $(ARGS)
+test: lint  ## linters, type checker, import rule, then the whole suite (ARGS='-k name'; JOBS=0: one process)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## linters, type checker and import rule alone
 	$(BIN)/ruff check .
