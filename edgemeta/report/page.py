@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemeta.files import write_text
-from edgemeta.report import agreement, drawing, drift, plots
+from edgemeta.report import agreement, course, drawing, drift, plots
 from edgemeta.report import front as search
 from edgemeta.report.plots import milliseconds, percent
 from edgemeta.report.story import Check, Score, Story
@@ -68,7 +68,7 @@ def write(path: Path | str, story: Story) -> Path:
 
 def render(story: Story) -> str:
     """The page as one string of HTML. File names that are no Unicode become question marks, not a failure."""
-    checks, course = agreement.usable(story.checks), drift.usable(story.drift)
+    checks, moments = agreement.usable(story.checks), drift.usable(story.drift)
     html = _TEMPLATES.get_template("page.html.j2").render(
         story=story,
         headline=_headline(story),
@@ -77,6 +77,7 @@ def render(story: Story) -> str:
         front=_front(story),
         front_size=len(search.front_of(story.trials)),
         counts=_counts(story),
+        course=_course(story),
         layers=_layers(story),
         layers_ms=sum(ms for _, ms in story.layers if math.isfinite(ms)),
         agreement=_agreement(checks),
@@ -84,8 +85,8 @@ def render(story: Story) -> str:
         drawn_networks=len(agreement.thinned(checks)),
         tallies=agreement.tallies(checks),
         kinds=_kinds(checks),
-        drift=_drift(course),
-        drift_band=drift.band(course) if course else None,
+        drift=_drift(moments),
+        drift_band=drift.band(moments) if moments else None,
         shots=_shots(story),
         architecture=_architecture(story),
         scores=_score_table(story.scores),
@@ -203,6 +204,15 @@ def _counts(story: Story) -> dict[str, int]:
     }
 
 
+def _course(story: Story) -> Figure | None:
+    found = course.courses(story.trials, story.budget)
+    if not found:
+        return None
+    rows = [(name, str(at), f"{100 * share:.1f} %") for name, of in found.items() for at, share in enumerate(of, 1)]
+    grid = Grid(("searcher", "trainings", "of the largest hypervolume"), rows)
+    return _figure(lambda width: course.lines(found, width=width), course.legend(found), grid)
+
+
 def _layers(story: Story) -> list[dict[str, Any]]:
     """Bars as shares of the slowest operator, percentages as shares of the sum."""
     known = [(label, ms) for label, ms in story.layers if math.isfinite(ms)]
@@ -255,12 +265,12 @@ def _kinds(checks: Sequence[Check]) -> list[dict[str, Any]]:
     ]
 
 
-def _drift(course: drift.Points) -> Figure | None:
-    if not course:
+def _drift(moments: drift.Points) -> Figure | None:
+    if not moments:
         return None
-    rows = [(f"{at:.1f}", f"{ms:.4g}") for at, ms in course]
+    rows = [(f"{at:.1f}", f"{ms:.4g}") for at, ms in moments]
     grid = Grid(("seconds", "reference network [ms]"), rows)
-    return _figure(lambda width: drift.line(course, width=width), drift.legend(), grid)
+    return _figure(lambda width: drift.line(moments, width=width), drift.legend(), grid)
 
 
 def _shots(story: Story) -> Figure | None:

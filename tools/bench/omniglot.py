@@ -38,6 +38,7 @@ from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.settings import Training, recipe
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
+from edgemeta.report.tables import table
 from edgemeta.search.jobs import DataSpec, data_pool, load_weights, save_weights
 from edgemeta.space.presets import LANDMARKS, edge
 from edgemeta.space.space import Space
@@ -87,7 +88,20 @@ def main() -> int:
             rows += [_said(row) for row in pool.imap(_row, [(name, body, args) for name in warmed])]
     values = {f"{row['learner']}_{way}w{shot}s": row[f"{way}w{shot}s"] for row in rows for way, shot in TASKS}
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
-    return emit("omniglot", values, rows, args.json, settings, goals=args.goals)
+    code = emit("omniglot", values, rows, args.json, settings, goals=args.goals)
+    if args.markdown:
+        print("\n" + table([told(row) for row in rows], markdown=True))
+    return code
+
+
+def told(row: dict[str, Any]) -> dict[str, str]:
+    """A row for README: each accuracy with its interval, and the published one behind it."""
+    cells = {"learner": row["learner"], "parameters": f"{row['params_k']:.0f} k"}
+    for way, shot in TASKS:
+        at = f"{way}w{shot}s"
+        paper = "" if row[f"{at}_published"] is None else f" ({row[f'{at}_published']:g})"
+        cells[f"{way}-way {shot}-shot"] = f"{row[at]:.2f} ± {row[f'{at}_ci95']:.2f}{paper}"
+    return cells | {"published by": row["source"] or "–"}
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--split", default="test", choices=("test", "val"), help="val: to choose settings by")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    options.add_argument("--markdown", action="store_true", help="print the table of README, too")
     options.add_argument("--keep", type=Path, help="folder for weights and rows: what is there is not made again")
     return options.parse_args()
 
