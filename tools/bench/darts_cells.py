@@ -1,0 +1,161 @@
+"""The cell that DARTS finds under a latency cap, against random cells that take as long: accuracy on unseen classes.
+
+    python tools/bench/darts_cells.py --data-root ../shared/data --json darts_cells.json
+
+Omniglot, Vinyals split: DARTS searches on `train`, every network is trained on `train` for equally many episodes, by
+the recipe of Prototypical Networks, and tested on `test`. The cap is the median of what random cells take here. Random
+cells are those whose predicted latency is within `--band` of the found one's; all are then measured in turns, and
+`latency_ratio` is the found one's time over their mean. `skips` counts skip-connections in each cell: a search by
+gradients that collapses ends with little else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from statistics import mean, median, stdev
+from typing import Any
+
+import torch
+from _common import emit, parser
+
+from edgemeta.latency import measure
+from edgemeta.latency.table import predictor
+from edgemeta.learners.settings import recipe
+from edgemeta.nets.relaxed import skips
+from edgemeta.search.darts import Darts, Found
+from edgemeta.search.jobs import DataSpec, TestJob, run_job, run_test
+from edgemeta.search.problem import Problem
+from edgemeta.search.workers import worker_pool
+from edgemeta.space.named import named
+from edgemeta.types import Arch, Cost
+
+CAP_OF = 60  # random cells of which the cap is the median
+TRIES = 5000  # samples among which cells of equal latency are looked for
+TASKS = ((5, 1), (20, 1))
+
+
+def main() -> int:
+    args = _arguments()
+    torch.set_num_threads(1)
+    if not (args.data_root / "omniglot").is_dir():
+        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    with tempfile.TemporaryDirectory() as folder:
+        problem = _problem(args, Path(folder))
+        began = time.perf_counter()
+        searcher = Darts(problem.space, seed=args.seed, problem=problem)
+        cell = searcher.ask()
+        spent = {"search_s": time.perf_counter() - began, "cap_ms": problem.cap.latency_ms}
+        others = equals(problem, cell, args.cells, args.band, rng=Random(args.seed))
+        rows = _measured(problem, [cell, *others], args)
+    assert searcher.found
+    facts = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    return emit("darts_cells", values(rows), rows, args.json, facts | spent | told(searcher.found), goals=args.goals)
+
+
+def _arguments() -> argparse.Namespace:
+    made = parser(__doc__.split("\n")[0])
+    made.add_argument("--space", default="darts-1x28x28")
+    made.add_argument("--cells", type=int, default=20, help="random cells to compare with")
+    made.add_argument("--band", type=float, default=0.05, help="how far their predicted latency may be, as a share")
+    made.add_argument("--episodes", type=int, default=600, help="of each network's training")
+    made.add_argument("--test-episodes", type=int, default=1000)
+    made.add_argument("--nets", type=int, default=200, help="random networks of the profile, beside the covering ones")
+    made.add_argument("--seconds", type=float, default=60.0, help="of the profile")
+    made.add_argument("--jobs", type=int, default=2, help="networks trained beside each other, one core each")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    return made.parse_args()
+
+
+def _problem(args: argparse.Namespace, weights: Path) -> Problem:
+    space = named(args.space)
+    profile = measure.measure_host(space, seed=args.seed, nets=args.nets, seconds=args.seconds)
+    data = DataSpec("omniglot", str(args.data_root / "omniglot"), "", space.in_shape, 0)
+    how: dict[str, Any] = {"rungs": (args.episodes,), "training": recipe("protonet"), "seed": args.seed}
+    free = Problem(space, predictor(profile), Cost(), "protonet", data, weights, **how)
+    rng = Random(args.seed)
+    cap_ms = median(free.bound(space.sample(rng=rng)).latency_ms for _ in range(CAP_OF))
+    return Problem(space, free.predictor, Cost(latency_ms=cap_ms), "protonet", data, weights, **how)
+
+
+def equals(problem: Problem, cell: Arch, count: int, band: float, *, rng: Random) -> list[Arch]:
+    """`count` other networks whose predicted latency is within `band` of the cell's."""
+    target_ms, known = problem.cost(cell).latency_ms, {problem.space.ops(cell)}
+    found: list[Arch] = []
+    for _ in range(TRIES):
+        arch = problem.space.sample(rng=rng)
+        near = abs(problem.cost(arch).latency_ms / target_ms - 1) <= band
+        if near and problem.space.ops(arch) not in known:
+            known.add(problem.space.ops(arch))
+            found.append(arch)
+        if len(found) == count:
+            return found
+    sys.exit(f"{len(found)} of {TRIES} random cells take {target_ms:.3g} ms; raise --band or ask for fewer --cells")
+
+
+def _measured(problem: Problem, archs: Sequence[Arch], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each network, the found one first."""
+    timed = measure.measure_nets(problem.space, archs, seed=args.seed, seconds=args.seconds)
+    ms = {net.arch: net.timing.median_ms for net in timed.nets}
+    with worker_pool(args.jobs) as executor:
+        jobs = [problem.job(arch, 0) for arch in archs]
+        trained = list(executor.map(run_job, jobs))
+        tested = list(executor.map(run_tests, [[_test(problem, job, way, args) for way, _ in TASKS] for job in jobs]))
+    return [
+        {
+            "cell": "found" if at == 0 else f"random {at}",
+            "measured_ms": ms[arch],
+            "params_k": sum(op.weight_bytes for op in problem.space.ops(arch)) / 4e3,
+            "skips": " + ".join(map(str, skips(problem.space, arch).values())),
+            "val": 100 * result.score.mean,
+            **{f"{row['way']}w{row['shot']}s": 100 * row["accuracy"] for row in tests},
+            **{f"{row['way']}w{row['shot']}s_ci95": 100 * row["ci95"] for row in tests},
+            "picks": ".".join(map(str, arch.picks)),
+        }
+        for at, (arch, result, tests) in enumerate(zip(archs, trained, tested, strict=True))
+    ]
+
+
+def _test(problem: Problem, job: Any, way: int, args: argparse.Namespace) -> TestJob:
+    shots = tuple(shot for ways, shot in TASKS if ways == way)
+    asked = (way, shots, args.test_episodes, args.seed)
+    return TestJob(job.ops, problem.learner, job.weights, ((problem.data, "test"),), *asked)
+
+
+def run_tests(jobs: Sequence[TestJob]) -> list[dict]:
+    return [row for job in jobs for row in run_test(job)]
+
+
+def values(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How far the found cell, the first row, is above the mean of the others, and in units of their spread."""
+    found, *others = rows
+    made = {"latency_ratio": found["measured_ms"] / mean(row["measured_ms"] for row in others)}
+    for way, shot in TASKS:
+        key = f"{way}w{shot}s"
+        known = [row[key] for row in others]
+        made |= {f"found_{key}": found[key], f"random_mean_{key}": mean(known), f"random_best_{key}": max(known)}
+        made[f"gain_{key}"] = found[key] - mean(known)
+        made[f"spreads_{key}"] = made[f"gain_{key}"] / (stdev(known) or math.inf)
+        made[f"rank_{key}"] = 1 + sum(other > found[key] for other in known)
+    return made
+
+
+def told(found: Found) -> dict[str, Any]:
+    """What the search came to before and after the cap was held against it."""
+    return {
+        "episodes_searched": found.learned.episodes,
+        "stopped": found.learned.stopped,
+        "derived": ".".join(map(str, found.derived.picks)),
+        "repaired": found.derived != found.first,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
