@@ -25,6 +25,7 @@ COMMANDS: dict[str, type] = {
     "profile": config.Profile,
     "import": config.Import,
     "devices": config.Devices,
+    "pick": config.Pick,
     "search": config.Search,
     "train": config.Train,
     "export": config.Export,

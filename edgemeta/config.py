@@ -49,6 +49,28 @@ class Common:
 
 
 @dataclass(frozen=True, config=_FROZEN)
+class Budget(Common):
+    """What a network is for, and what it may cost there."""
+
+    device: str = setting("host", "device: 'host' (this machine, timed on first use), a profile's name or its file")
+    latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
+    ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
+    flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Pick(Budget):
+    """A checked bundle of a network that comes trained, the best under the caps, taught the classes of a folder."""
+
+    images: Path = setting(Path("images"), "folder with one folder of images per class")
+    zoo: Path | None = setting(None, "other trained networks than those that ship, as tools/make_zoo.py writes them")
+
+    @property
+    def cap(self) -> Cost:
+        return Cost(self.latency_ms, self.ram_kib, self.flash_kib)
+
+
+@dataclass(frozen=True, config=_FROZEN)
 class Profile(Common):
     """Time a device, this machine or another one, and write its profile."""
 
@@ -98,13 +120,9 @@ class Task(Common):
 
 
 @dataclass(frozen=True, config=_FROZEN)
-class Search(Task):
+class Search(Task, Budget):
     """Find architectures under the caps; ends with a checked bundle of the best one as trained so far."""
 
-    device: str = setting("host", "device to search for: 'host' (profiled on first use), a profile's name or its file")
-    latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
-    ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
-    flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
     energy_mj: float = setting(
         math.inf, "cap on the energy of one inference, where the device's is measured", unit="mJ"
     )

@@ -46,8 +46,9 @@ from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, imports, profiling, summary
+from edgemeta.stages import assemble, device_side, explained, imports, profiling, summary
 from edgemeta.stages import front as fronts
+from edgemeta.stages import pick as picking
 from edgemeta.stages.candidates import Candidate, Outcome, first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile, Trial
@@ -107,6 +108,12 @@ def devices(config: configs.Devices) -> str:
     return summary.devices_table({name: profiles.load(path) for name, path in profiles.available().items()})
 
 
+@command(configs.Pick, locks=True)
+def pick(config: configs.Pick) -> str:
+    """A checked bundle of the best network of the zoo under the caps, taught the user's classes: no training."""
+    return picking.run(config, RunFolder(config.run))
+
+
 @command(configs.Search, goes_on=configs.Task, locks=True)
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
@@ -119,6 +126,8 @@ def search(config: configs.Search) -> str:
     problem = assemble.problem_of(config, folder, space, profile)
     with folder.stage("search"), worker_pool(config.workers) as executor:
         found, ranking = _run(config, folder, problem, executor)
+    if config.searcher == "metapolicy":
+        folder.note("policy", explained.note(problem))
     here, why = config.device == assemble.HOST, assemble.unlowered(config.learner)
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]

@@ -116,6 +116,26 @@ def test_devices_lists_the_profiles_inside_the_wheel(clean, tmp_path):
     assert profiles and all(name in shown for name in profiles)
 
 
+def test_the_trained_networks_are_in_the_wheel_and_small(wheel, clean, tmp_path):
+    info = zipfile.ZipFile(wheel).getinfo("edgemeta/zoo/edge-1x28x28.safetensors")
+    assert 0 < info.file_size <= 5_000_000
+    code = "from edgemeta.search import zoo; found = zoo.read(); print(len([found.weights(m) for m in found.members]))"
+    assert int(run(clean / "python", "-c", code, cwd=tmp_path)) >= 4
+
+
+@pytest.mark.timeout(240)
+def test_a_first_bundle_needs_no_training(clean, tmp_path):
+    from PIL import Image
+
+    for label, shade in (("dark", 40), ("light", 90)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (28, 28), shade + i).save(tmp_path / "images" / label / f"{i}.png")
+    shown = run(clean / "edgemeta", "pick", "--device", "null", "--images", "images", "--run", "run", cwd=tmp_path)
+    assert "chosen" in shown and (tmp_path / "run" / "bundle" / "manifest.json").exists()
+    assert (tmp_path / "run" / "state.npz").exists() and not (tmp_path / ".cache" / "edgemeta").exists()
+
+
 @pytest.mark.timeout(240)
 def test_demo_runs_outside_the_checkout(clean, tmp_path):
     folder = tmp_path / "run"

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from edgemeta.files import write_text
 from edgemeta.report import agreement, course, drawing, drift, plots
 from edgemeta.report import front as search
+from edgemeta.report import policy as policies
 from edgemeta.report.plots import milliseconds, percent
 from edgemeta.report.story import Check, Score, Story
 from edgemeta.report.svg import tag
@@ -78,6 +79,7 @@ def render(story: Story) -> str:
         front_size=len(search.front_of(story.trials)),
         counts=_counts(story),
         course=_course(story),
+        policy=_policy(story),
         layers=_layers(story),
         layers_ms=sum(ms for _, ms in story.layers if math.isfinite(ms)),
         agreement=_agreement(checks),
@@ -211,6 +213,18 @@ def _course(story: Story) -> Figure | None:
     rows = [(name, str(at), f"{100 * share:.1f} %") for name, of in found.items() for at, share in enumerate(of, 1)]
     grid = Grid(("searcher", "trainings", "of the largest hypervolume"), rows)
     return _figure(lambda width: course.lines(found, width=width), course.legend(found), grid)
+
+
+def _policy(story: Story) -> Figure | None:
+    found = story.policy
+    if found is None:
+        return None
+    rows = [
+        (name, *(percent(found.changes[of][at]) for of in ("budget", "device", "task")))
+        for at, (name, _) in enumerate(found.decisions)
+    ]
+    grid = Grid(("decision", "changes with the budget", "with the device", "with the task"), rows)
+    return _figure(lambda width: policies.bars(found, width=width), grid=grid)
 
 
 def _layers(story: Story) -> list[dict[str, Any]]:

@@ -79,6 +79,16 @@ class BundleFile:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What the meta-learned searcher decides where, before anything is trained."""
+
+    decisions: tuple[tuple[str, tuple[str, ...]], ...]  # name, options
+    changes: Mapping[str, tuple[float, ...]]  # "budget", "device", "task" -> of each decision, 0..1
+    budgets_ms: tuple[float, ...]  # rising
+    probability: tuple[tuple[float, ...], ...]  # of each budget, the options of all decisions in turn
+
+
+@dataclass(frozen=True)
 class Story:
     """A whole run. Whatever is None or empty leaves its section of the page out."""
 
@@ -98,6 +108,7 @@ class Story:
     drift: tuple[tuple[float, float], ...] = ()  # (seconds, ms of the reference network) while it was measured
     doubts: tuple[str, ...] = ()  # what speaks against the profile's timings
     files: tuple[BundleFile, ...] = ()
+    policy: Policy | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types only; infinities and NaN become the strings pydantic reads back as floats."""

@@ -28,6 +28,21 @@ def _darts(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Sea
     return Darts(space, seed=seed, problem=problem, **settings)
 
 
+def _joint(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Searcher:
+    from edgemeta.search.joint import JointSearch  # as above
+
+    return JointSearch(space, seed=seed, problem=problem, **settings)
+
+
+def _metapolicy(space: Space, *, seed: int, problem: Problem | None = None, **settings: Any) -> Searcher:
+    from edgemeta.search import knowledge  # as above
+    from edgemeta.search.metapolicy import MetaPolicy
+
+    if problem is None or (known := knowledge.known(space)) is None:
+        return MetaPolicy(space, seed=seed, **settings)
+    return MetaPolicy(space, seed=seed, knowledge=known, triple=knowledge.triple(known, problem), **settings)
+
+
 def _optuna(space: Space, *, sampler: str, seed: int, **settings: Any) -> Searcher:
     from edgemeta.search.optuna_samplers import OptunaSearch  # as above
 
@@ -42,14 +57,15 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {  # name -> (space, *, seed, **
     "tpe": partial(_optuna, sampler="tpe"),
     "nsga2": partial(_optuna, sampler="nsga2"),
     "gp": partial(_optuna, sampler="gp"),
+    "metapolicy": _metapolicy,
 }
 # Those that learn from the data themselves: (space, *, seed, problem, **settings) -> searcher.
-BY_GRADIENT: dict[str, Callable[..., Searcher]] = {"darts": _darts}
+BY_GRADIENT: dict[str, Callable[..., Searcher]] = {"darts": _darts, "joint": _joint}
 KNOWN = SEARCHERS | BY_GRADIENT
+LOOKING = {*BY_GRADIENT, "metapolicy"}  # take the problem as well: data, device and caps
 
 
 def searcher(name: str, problem: Problem, *, seed: int) -> Searcher:
     """The searcher of that name for a problem."""
-    if name in BY_GRADIENT:
-        return BY_GRADIENT[name](problem.space, seed=seed, problem=problem)
-    return SEARCHERS[name](problem.space, seed=seed)
+    asked = {"problem": problem} if name in LOOKING else {}
+    return KNOWN[name](problem.space, seed=seed, **asked)

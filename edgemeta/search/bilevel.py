@@ -144,6 +144,23 @@ def learn(
     return run.learned(penalty)
 
 
+class Guard:
+    """Tells when the first cell comes to hold too many skip-connections (Liang 2019); `most` None: never."""
+
+    def __init__(self, relaxed: Relaxed, most: int | None):
+        self._relaxed, self._most = relaxed, most
+        self.kept: Alpha | None = None  # the last logits without too many
+
+    def check(self, alpha: Alpha) -> str:
+        """Why to stop, if so: not before logits without too many were seen."""
+        relaxed = self._relaxed
+        held = skips(relaxed.space, relaxed.derive(alpha))[relaxed.kind.cells[0]]
+        if self._most is None or held <= self._most:
+            self.kept = _detached(alpha)
+            return ""
+        return f"{held} skip-connections in the {relaxed.kind.cells[0]} cell" if self.kept else ""
+
+
 class _Run:
     """A search in progress."""
 
@@ -163,7 +180,7 @@ class _Run:
         self._by_alpha = torch.optim.Adam(
             alpha.values(), lr=settings.alpha_lr, betas=BETAS, weight_decay=settings.alpha_decay
         )
-        self._kept: Alpha | None = None  # the last logits without too many skips
+        self._guard = Guard(relaxed, settings.most_skips)
         self._losses: list[float] = []
 
     def learned(self, penalty: Callable[[Alpha], Tensor] | None) -> Learned:
@@ -178,8 +195,8 @@ class _Run:
             self._move_weights(taught, done)
             done += 1
             if done >= settled and done - checked >= settings.check_every:
-                checked, stopped = done, self._collapsed()
-        alpha = self._kept if stopped and self._kept else _detached(self._alpha)
+                checked, stopped = done, self._guard.check(self._alpha)
+        alpha = self._guard.kept if stopped and self._guard.kept else _detached(self._alpha)
         return Learned(alpha, _detached(self._params), done, stopped, tuple(self._losses))
 
     def _task(self, half: int) -> Tasks:
@@ -213,15 +230,6 @@ class _Run:
             settings = self._settings
             rates = f"lr (now {settings.lr:g}) or alpha_lr (now {settings.alpha_lr:g})"
             raise Diverged(f"darts: loss is {loss:.4g} after {done} of {settings.episodes} episodes; lower {rates}")
-
-    def _collapsed(self) -> str:
-        """Why to stop: the first cell has come to hold too many skip-connections."""
-        most, relaxed = self._settings.most_skips, self._relaxed
-        held = skips(relaxed.space, relaxed.derive(self._alpha))[relaxed.kind.cells[0]]
-        if most is None or held <= most:
-            self._kept = _detached(self._alpha)
-            return ""
-        return f"{held} skip-connections in the {relaxed.kind.cells[0]} cell" if self._kept else ""
 
 
 def _leaves(values: Params) -> Params:

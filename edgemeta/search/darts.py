@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, repeat
 from random import Random
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from edgemeta.errors import BadConfig
-from edgemeta.nets.relaxed import Alpha, relax
+from edgemeta.nets.relaxed import Alpha, Relaxed, relax
 from edgemeta.search.bilevel import Bilevel, Learned, learn
 from edgemeta.search.expected import Expected, fit
 from edgemeta.search.feasible import require_feasible
@@ -23,15 +23,29 @@ from edgemeta.search.problem import Problem
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Trial
 
+Penalty = Callable[[Alpha], Tensor]  # logits -> () what they add to the loss
+L = TypeVar("L")
+
 
 @dataclass(frozen=True)
-class Found:
+class Found(Generic[L]):
     """What the gradients found, before and after the caps were held against it."""
 
-    learned: Learned
+    learned: L
     expected: Expected | None  # None where latency has no cap
     derived: Arch
     first: Arch  # `derived`, repaired
+
+
+def pulled(
+    relaxed: Relaxed, problem: Problem, weight: float, *, seed: int
+) -> tuple[Expected, Penalty] | tuple[None, None]:
+    """The latency to expect of logits, and `weight` * log(it / cap) as a loss of theirs; None where there is no cap."""
+    if problem.cap.latency_ms == math.inf:
+        return None, None
+    rng = torch.Generator().manual_seed(seed)
+    expected = fit(relaxed, lambda arch: problem.bound(arch).latency_ms, rng=rng)
+    return expected, lambda alpha: weight * (expected.latency_ms(alpha) / problem.cap.latency_ms).log()
 
 
 class Darts:
@@ -55,7 +69,7 @@ class Darts:
         shape = {"width": settings.width, "depth": settings.depth, "stride": settings.stride}
         self._relaxed = relax(space, **shape, none=settings.none)
         self._proposals: Iterator[Arch] | None = None
-        self.found: Found | None = None  # None before the first `ask`
+        self.found: Found[Learned] | None = None  # None before the first `ask`
 
     def ask(self) -> Arch:
         if self._proposals is None:
@@ -65,23 +79,13 @@ class Darts:
     def tell(self, trial: Trial) -> None:
         """DARTS does not learn from scores."""
 
-    def _search(self) -> tuple[Found, Iterator[Arch]]:
+    def _search(self) -> tuple[Found[Learned], Iterator[Arch]]:
         problem, rng = self._problem, Random(self._seed)
         require_feasible(problem.space, problem.bound, problem.cap, rng=rng)  # before minutes of training
-        expected = self._expected() if problem.cap.latency_ms < math.inf else None
-
-        pull = partial(self._pull, expected) if expected else None
+        expected, penalty = pulled(self._relaxed, problem, self._settings.latency, seed=self._seed)
         pool = data_pool(problem.data, "train")
-        learned = learn(self._relaxed, pool, self._settings, seed=self._seed, penalty=pull)
+        learned = learn(self._relaxed, pool, self._settings, seed=self._seed, penalty=penalty)
         derived = self._relaxed.derive(learned.alpha)
         ranked = ranking(self._relaxed, learned.alpha, problem.bound, problem.cap)
         first = ranked.repaired(derived, rng=rng)
         return Found(learned, expected, derived, first), chain(ranked.walk(first), repeat(first))
-
-    def _pull(self, expected: Expected, alpha: Alpha) -> Tensor:
-        """() what the expected latency adds to the logits' loss."""
-        return self._settings.latency * (expected.latency_ms(alpha) / self._problem.cap.latency_ms).log()
-
-    def _expected(self) -> Expected:
-        rng = torch.Generator().manual_seed(self._seed)
-        return fit(self._relaxed, lambda arch: self._problem.bound(arch).latency_ms, rng=rng)

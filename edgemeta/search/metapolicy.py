@@ -45,8 +45,8 @@ class Knowledge(NamedTuple):
 
     slots: tuple[int, ...]  # options of each
     params: Params
-    anchors: np.ndarray  # rows of the sources whose latencies tell a device
-    tasks: tuple[str, ...]  # what a new task is likened to
+    anchors: np.ndarray  # (ANCHORS, slots) picks of the networks whose latencies tell a device
+    tasks: Mapping[str, Mapping[str, float]]  # what a new task is likened to: attributes of the sources
     centre: np.ndarray  # (tasks,) points: median score of the better half
     unit: np.ndarray  # (tasks,) points: standard deviation of that half
 
@@ -91,21 +91,25 @@ def meta_train(
     params = policy.init(slots, ANCHORS + 1, len(sources.scores), rng=generator)
     params |= policy.critic_init(slots, rng=generator)
     half = [np.sort(score)[len(score) // 2 :] for score in sources.scores.values()]
-    anchors = rng.choice(len(sources.picks), min(ANCHORS, len(sources.picks)), replace=False)
-    if len(anchors) < ANCHORS:
+    rows = rng.choice(len(sources.picks), min(ANCHORS, len(sources.picks)), replace=False)
+    if len(rows) < ANCHORS:
         raise BadData(f"{len(sources.picks)} networks teach nothing of a device; give at least {ANCHORS}")
     centre, unit = np.array([np.median(of) for of in half]), np.array([of.std() for of in half])
-    knowledge = Knowledge(slots, params, anchors, tuple(sources.scores), centre, unit)
-    lessons = _lessons(knowledge, sources, triples, rng)
+    tasks = {name: sources.attributes[name] for name in sources.scores}
+    knowledge = Knowledge(slots, params, sources.picks[rows], tasks, centre, unit)
+    lessons = _lessons(knowledge, sources, rows, triples, rng)
+    knowledge = knowledge._replace(params=policy.with_units(params, lessons.graph))
     for stage, count, rate in zip(("task.", "policy.", ""), steps, (lr, lr, lr / 3), strict=True):
         _learn(knowledge, lessons, (stage, "mix.", "critic.") if stage else ("",), count, rate, generator)
     return knowledge
 
 
-def _lessons(knowledge: Knowledge, sources: Sources, count: int, rng: np.random.Generator) -> Lessons:
+def _lessons(
+    knowledge: Knowledge, sources: Sources, anchors: np.ndarray, count: int, rng: np.random.Generator
+) -> Lessons:
     scores = np.array(list(sources.scores.values()))
     scores = np.maximum((scores - knowledge.centre[:, None]) / knowledge.unit[:, None], -3.0)
-    times = np.array([log - log[knowledge.anchors].mean() for log in sources.log_ms.values()])
+    times = np.array([log - log[anchors].mean() for log in sources.log_ms.values()])
     picks = torch.as_tensor(sources.picks)
     graphs, shares, numbers, taught, seen, score = [], [], [], [], [], []
     for _ in range(count):
@@ -114,9 +118,9 @@ def _lessons(knowledge: Knowledge, sources: Sources, count: int, rng: np.random.
         weight = np.where(log <= cap, np.exp(np.minimum(0.0, (found - found[log <= cap].max()) / SHARP)), 0.0)
         good = rng.choice(len(found), TAUGHT, p=weight / weight.sum())
         some = rng.choice(len(found), TAUGHT)
-        graphs.append(task_graph(_between([sources.attributes[name] for name in knowledge.tasks], mix)))
+        graphs.append(task_graph(_between(list(knowledge.tasks.values()), mix)))
         shares.append(mix)
-        numbers.append(_numbers(log[knowledge.anchors], cap))
+        numbers.append(_numbers(log[anchors], cap))
         taught.append(picks[good])
         seen.append(picks[some])
         score.append(found[some])
@@ -197,59 +201,27 @@ def likeness(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
     return policy.mixture(knowledge.params, policy.embed_task(knowledge.params, graph)).numpy().astype(float)
 
 
+def trusted(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
+    """(tasks,) how much each source's scores weigh on a task: likeness, as far as it can be trusted, else evenly.
+
+    Two source tasks tell how much tasks have in common, and nothing of how that falls with distance; of n tasks the
+    distance has n - 2 of the n - 1 things that there are to learn.
+    """
+    shares = likeness(knowledge, graph)
+    doubt = 1 / max(1, len(shares) - 1)
+    return (1 - doubt) * shares + doubt / len(shares)
+
+
 def scores_of(
     knowledge: Knowledge, graph: TaskGraph, picks: np.ndarray, known: np.ndarray, learned: float
 ) -> np.ndarray:
-    """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed by likeness, and `learned` is
-    the share of the critic, which has smoothed them; 1 where nothing is known of these networks."""
-    shares = likeness(knowledge, graph)
+    """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed as `trusted` has it, and
+    `learned` is the share of the critic, which has smoothed them; 1 where nothing is known of these networks."""
+    shares = trusted(knowledge, graph)
     e = policy.embed_task(knowledge.params, graph)
     smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks)).numpy().astype(float)
     own = (known - knowledge.centre[:, None]) / knowledge.unit[:, None]
     return shares @ knowledge.centre + (shares @ knowledge.unit) * (learned * smooth + (1 - learned) * (shares @ own))
-
-
-class Explained(NamedTuple):
-    """What the policy decides where: probabilities and how much they change."""
-
-    probability: np.ndarray  # (tasks, devices, budgets, options of all slots)
-    changes: Mapping[str, np.ndarray]  # "task", "device", "budget" -> (slots,)
-
-
-def explain(
-    knowledge: Knowledge,
-    tasks: Sequence[TaskGraph],
-    devices: Sequence[np.ndarray],
-    budgets: Sequence[float],
-    *,
-    seed: int,
-    count: int = 256,
-) -> Explained:
-    """Which decisions change with task, device and budget. devices: log latencies (anchors,); budgets: caps as logs,
-    relative to the mean of those.
-
-    A change is the total variation distance, 0 to 1, between the marginals of one value and the mean over all values,
-    averaged over the values and over what else differs.
-    """
-    rows = [
-        policy.sample(
-            knowledge.params,
-            knowledge.slots,
-            context_of(knowledge, Triple(graph, log_ms, float(np.exp(log_ms.mean() + budget)))),
-            count,
-            rng=torch.Generator().manual_seed(seed),
-        )[1].numpy()
-        for graph in tasks
-        for log_ms in devices
-        for budget in budgets
-    ]
-    found = np.array(rows).reshape(len(tasks), len(devices), len(budgets), -1)
-    starts = np.cumsum([0, *knowledge.slots[:-1]])
-    changes = {}
-    for axis, name in enumerate(("task", "device", "budget")):
-        away = np.abs(found - found.mean(axis, keepdims=True)).mean((0, 1, 2))
-        changes[name] = np.add.reduceat(away, starts) / 2
-    return Explained(found, changes)
 
 
 class MetaPolicy:

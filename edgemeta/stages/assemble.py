@@ -65,11 +65,16 @@ def space_of(config: configs.Task | configs.Profile) -> Space:
 def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profile:
     """The profile of the device that is searched for; the host's own is measured on first use and kept in the run."""
     if config.device != HOST:
-        profile = profiles.load(config.device)
-        if not profile.ops and "per_mmac_ms" not in profile.overhead:
-            _check_nets(profile, space)
-        return profile
+        return known_profile(config.device, space)
     return host_profile(folder, space, seed=config.seed, progress=config.progress)
+
+
+def known_profile(device: str, space: Space) -> Profile:
+    """The profile of a device by its name or its file."""
+    profile = profiles.load(device)
+    if not profile.ops and "per_mmac_ms" not in profile.overhead:
+        _check_nets(profile, space)
+    return profile
 
 
 def _check_nets(profile: Profile, space: Space) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.contracts import Latency, Predictor
@@ -20,7 +22,7 @@ from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.drawing import label
-from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner, energy_rate, profile_facts
+from edgemeta.report.story import BundleFile, Check, DataFacts, Policy, Score, Story, Winner, energy_rate, profile_facts
 from edgemeta.report.tables import table
 from edgemeta.search.jobs import load_data
 from edgemeta.search.ledger import Ledger
@@ -228,7 +230,14 @@ def story(folder: RunFolder) -> Story:
         drift=profile.drift,
         doubts=profile.doubts,
         files=tuple(BundleFile(name, info.bytes, info.sha256) for name, info in manifest.files.items()),
+        policy=_policy(folder, settings),
     )
+
+
+def _policy(folder: RunFolder, settings: configs.Search) -> Policy | None:
+    """What the searcher knew, where the last search's was the one that knows."""
+    noted = folder.read("policy") if settings.searcher == "metapolicy" else None
+    return TypeAdapter(Policy).validate_python(noted) if noted else None
 
 
 def _adds_up(profile: Profile) -> bool:

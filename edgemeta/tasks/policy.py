@@ -23,6 +23,8 @@ NODE = len(KINDS) + NUMBERS
 OCTAVES = 4.0  # attributes are in units of 2^4
 DIM = 8  # of an embedding
 TINY = 1e-8
+MEAN, SCALE = "stat.node.mean", "stat.node.scale"  # units of the numbers of each kind of node: see `with_units`
+FARTHEST = 3.0  # units: a task farther out than those seen is taken for one there
 
 
 class TaskGraph(NamedTuple):
@@ -96,6 +98,8 @@ def init(slots: Sequence[int], context: int, tasks: int, *, hidden: int = 64, rn
         return torch.randn(fan_in, fan_out, generator=rng) / math.sqrt(fan_in)
 
     return {
+        MEAN: torch.zeros(len(KINDS), NUMBERS),
+        SCALE: torch.ones(len(KINDS), NUMBERS),
         "task.1.weight": drawn(NODE, 2 * DIM),
         "task.1.bias": torch.zeros(2 * DIM),
         "task.2.weight": drawn(2 * DIM, DIM),
@@ -114,18 +118,29 @@ def init(slots: Sequence[int], context: int, tasks: int, *, hidden: int = 64, rn
 def embed_task(params: Params, graph: TaskGraph) -> Tensor:
     """(..., DIM): two graph convolutions (Kipf 2017, arXiv:1609.02907, eq. 2), then the sum over kinds of nodes.
 
-    A kind counts by the mean of its nodes: a hundred classes must not drown the attributes.
+    A kind counts by the mean of its nodes: a hundred classes must not drown the attributes. Numbers are in units of the
+    tasks that were learned from: what sets these apart is little beside what all have in common.
     """
+    kinds, numbers = graph.nodes.split([len(KINDS), NUMBERS], -1)
+    numbers = ((numbers - kinds @ params[MEAN]) * (kinds @ params[SCALE])).clamp(-FARTHEST, FARTHEST)
     size = graph.edges.shape[-1]
     edges = graph.edges + torch.eye(size)
     degree = edges.sum(-1).rsqrt()
     spread = degree[..., :, None] * edges * degree[..., None, :]
-    h = graph.nodes
+    h = torch.cat([kinds, numbers], -1)
     for layer in (1, 2):
         h = torch.tanh(spread @ h @ params[f"task.{layer}.weight"] + params[f"task.{layer}.bias"])
-    kinds = graph.nodes[..., : len(KINDS)]
     weight = (kinds / kinds.sum(-2, keepdim=True).clamp_min(1.0)).sum(-1, keepdim=True)
     return (weight * h).sum(-2)
+
+
+def with_units(params: Params, graph: TaskGraph) -> Params:
+    """`params` with the units of tasks, graph (tasks, n, ...); a number equal for all of them has no say."""
+    kinds, numbers = graph.nodes.flatten(0, -2).split([len(KINDS), NUMBERS], -1)
+    count = kinds.sum(0).clamp_min(1.0)[:, None]
+    mean = kinds.T @ numbers / count
+    spread = (kinds.T @ (numbers - kinds @ mean).square() / count).sqrt()
+    return params | {MEAN: mean, SCALE: torch.where(spread > 1e-4, 1 / spread.clamp_min(TINY), 0.0)}
 
 
 def mixture(params: Params, e: Tensor) -> Tensor:

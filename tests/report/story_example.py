@@ -8,7 +8,7 @@ from random import Random
 from edgemeta.contracts import Latency
 from edgemeta.latency.features import family
 from edgemeta.report.drawing import label
-from edgemeta.report.story import BundleFile, Check, DataFacts, Score, Story, Winner
+from edgemeta.report.story import BundleFile, Check, DataFacts, Policy, Score, Story, Winner
 from edgemeta.space.presets import edge, mobile, tapered
 from edgemeta.types import Arch, Cost, Op, Timing, Trial
 
@@ -60,6 +60,23 @@ def scores(rng: Random) -> list[Score]:
     ]
 
 
+def _policy() -> Policy:
+    """Larger options with more to spend; the last stages care most."""
+    decisions = tuple((name, tuple(map(str, options))) for name, options in SPACE.slots)
+    budgets_ms = (0.03, 0.06, 0.1, 0.2, 0.4)
+    rows = []
+    for at in range(len(budgets_ms)):
+        row: list[float] = []
+        for place, (_, options) in enumerate(decisions):
+            pull = (at - 2) * place / len(decisions)
+            weights = [math.exp(pull * i) for i in range(len(options))]
+            row += [weight / sum(weights) for weight in weights]
+        rows.append(tuple(row))
+    changes = tuple(0.4 * place / len(decisions) for place in range(len(decisions)))
+    others = {"device": tuple(0.3 * change for change in changes), "task": tuple(0.1 * change for change in changes)}
+    return Policy(decisions, {"budget": changes, **others}, budgets_ms, tuple(rows))
+
+
 def example(seed: int = 7, count: int = 60) -> Story:
     rng = Random(seed)
     ran = [*trials(count, rng), *(Trial(a, cost(a), 0.93, 0.006, 2160, 7, 45.0, "evolution", "ok") for a in [_small()])]
@@ -92,6 +109,7 @@ def example(seed: int = 7, count: int = 60) -> Story:
         ),
         profile={"Device": "host-x86-2core", "CPU": "Intel Xeon Platinum 8488C", "Frequency governor": "unknown"}
         | {"Threads": "1", "Precision": "fp32, batch 1", "Runtime": "onnxruntime", "Measured on": "2026-11-21"},
+        policy=_policy(),
         drift=tuple((0.25 * at, 0.066 * math.exp(rng.gauss(0.02 * math.sin(at / 9), 0.02))) for at in range(150)),
         doubts=("other processes kept 1.2 cores busy at the start",),
         files=tuple(

@@ -10,7 +10,8 @@ import torch
 
 from edgemeta.errors import BadConfig, BadData
 from edgemeta.search import metapolicy
-from edgemeta.search.metapolicy import MetaPolicy, Sources, Triple, context_of, explain, likeness, meta_train, propose
+from edgemeta.search.explain import explain
+from edgemeta.search.metapolicy import MetaPolicy, Sources, Triple, context_of, likeness, meta_train, propose
 from edgemeta.tasks import policy
 from edgemeta.tasks.policy import task_graph
 from edgemeta.types import Arch, Cost, Trial
@@ -47,8 +48,13 @@ def knowledge(sources):
     return meta_train(Hill(), sources, seed=0, triples=300, steps=(60, 120, 60), lr=0.01)
 
 
+def anchors_of(knowledge, sources):
+    row = {tuple(picks): i for i, picks in enumerate(sources.picks.tolist())}
+    return [row[tuple(picks)] for picks in knowledge.anchors.tolist()]
+
+
 def triple(knowledge, sources, task, device, cap_ms):
-    return Triple(task_graph(SIZES[task]), sources.log_ms[device][knowledge.anchors], cap_ms)
+    return Triple(task_graph(SIZES[task]), sources.log_ms[device][anchors_of(knowledge, sources)], cap_ms)
 
 
 def mean_picks(knowledge, asked):
@@ -97,15 +103,33 @@ def test_the_critic_ranks_what_it_never_sees_scored(knowledge, sources):
     assert np.corrcoef(found, sources.scores["small"])[0, 1] > 0.9
 
 
-def test_known_scores_are_weighed_by_likeness(knowledge, sources):
+def test_known_scores_are_weighed_by_likeness_as_far_as_that_is_known(knowledge, sources):
+    """Two tasks say nothing of how far attributes can be trusted, so both count alike; of three, half is trusted."""
+    large = task_graph(SIZES["large"])
+    assert metapolicy.trusted(knowledge, large) == pytest.approx([0.5, 0.5])
+    three = knowledge._replace(params=knowledge.params | {"mix.bias": torch.tensor([0.0, 0.0, -50.0])})
+    three.params["mix.weight"] = torch.cat([knowledge.params["mix.weight"], torch.zeros(policy.DIM, 1)], 1)
+    alike = likeness(three, large)
+    assert metapolicy.trusted(three, large) == pytest.approx(alike / 2 + 1 / 6) and alike[1] > 0.8
     known = np.array(list(sources.scores.values()))
-    found = metapolicy.scores_of(knowledge, task_graph(SIZES["large"]), sources.picks, known, 0.0)
-    assert np.corrcoef(found, sources.scores["large"])[0, 1] > 0.95
+    found = metapolicy.scores_of(knowledge, large, sources.picks, known, 0.0)
+    assert np.corrcoef(found, known.mean(0))[0, 1] > 0.99
+
+
+def test_tasks_that_differ_in_a_few_attributes_are_told_apart(sources):
+    """Real attributes: what differs is little beside what is equal, and some of it is."""
+    shared = {"channels": 3, "epochs": 200}
+    sizes = {"small": {"classes": 10, "examples": 5000, "resolution": 32} | shared}
+    sizes["large"] = {"classes": 120, "examples": 1264, "resolution": 16} | shared
+    few = {"triples": 200, "steps": (100, 1, 1), "lr": 0.01}
+    found = meta_train(Hill(), sources._replace(attributes=sizes), seed=0, **few)
+    assert likeness(found, task_graph(sizes["small"]))[0] > 0.8
+    assert likeness(found, task_graph(sizes["large"]))[1] > 0.8
 
 
 def test_it_explains_which_decisions_change_with_what(knowledge, sources):
     graphs = [task_graph(size) for size in SIZES.values()]
-    devices = [log[knowledge.anchors] for log in sources.log_ms.values()]
+    devices = [log[anchors_of(knowledge, sources)] for log in sources.log_ms.values()]
     found = explain(knowledge, graphs, devices, (-0.7, 0.0, 0.5), seed=0)
     assert found.probability.shape == (2, 2, 3, 4 * OPTIONS)
     assert found.probability.reshape(2, 2, 3, 4, OPTIONS).sum(-1) == pytest.approx(1, abs=1e-4)

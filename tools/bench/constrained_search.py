@@ -7,12 +7,12 @@ target device and every accuracy query on the target data set is counted, and ev
 measured latency. `regret` is in points below the best network under the cap.
 
 What was chosen on what: all on CIFAR-10 as a pretended target with ImageNet16-120 as the only teacher and the reverse,
-under caps of source devices: the weights of a source's short training with known latencies of all nine; the constants
-of `search.tabular` (how far one query tells of like networks), timings before each query or all timings before all
-queries, how many timings come first and of which networks, on 1080ti_32, silver_4210r and samsung_a50, taught by the
-other six devices. CIFAR-100's table and the five devices' judge the 15 rows and nothing else. Short trainings of the
-target are not asked for: given those of the source tasks, they lower the deviation of a prediction among the sources'
-better networks by 1 %.
+under caps of source devices: the constants of `search.tabular` (how far one query tells of like networks), timings
+before each query or all timings before all queries, how many timings come first and of which networks, on 1080ti_32,
+silver_4210r and samsung_a50, taught by the other six devices. What short training weighs beside the long is estimated
+from the sources alone, as if the target were one more of their kind (`short_weight`). CIFAR-100's table and the five
+devices' judge the 15 rows and nothing else. Short trainings of the target are not asked for: given those of the source
+tasks, they lower the deviation of a prediction among the sources' better networks by 1 %.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unseen_device import SPLITS
 from edgemeta.latency import basis, choose, fewshot, simulate
 from edgemeta.latency.parts import count
 from edgemeta.search import SEARCHERS, tabular
-from edgemeta.search.metapolicy import Knowledge, Sources, Triple, likeness, meta_train, propose, scores_of
+from edgemeta.search.metapolicy import Knowledge, Sources, Triple, meta_train, propose, scores_of, trusted
 from edgemeta.search.tabular import Belief, Table, Tabular
 from edgemeta.space.named import named
 from edgemeta.tasks.policy import TaskGraph, task_graph
@@ -67,7 +67,8 @@ TIMINGS, QUERIES = 20, 5
 FIRST = 8  # timings before anything is proposed; the naive baseline has 10
 NAIVE_FIRST = 10
 PROPOSALS = 1000  # samples of the policy
-SHORT, SHORT_BLIND = 1.0, 0.4  # weight of a source's short training beside the long; where nothing may be queried
+SHORT = 0.5  # weight of a source's short training beside the long, where a single source leaves it unknown
+BETTER = 0.2  # share of the networks, the best on the sources, of which it is estimated
 LEARNED = 0.0  # share of the critic in what is expected of networks whose source scores are known
 DEVICES = 1000  # simulated
 TYPICAL, POOL = 600, 900  # networks the basis is built on, and those that source devices teach with
@@ -84,7 +85,6 @@ class World(NamedTuple):
     prior: fewshot.Prior
     features: Callable[[Sequence[Arch]], np.ndarray]
     sources: Sources
-    blind: Mapping[str, np.ndarray]  # the sources' scores where nothing may be queried
     knowledge: Knowledge
 
 
@@ -137,16 +137,40 @@ def world_of(table: Table, tasks: Sequence[str], devices: Sequence[str], *, seed
     rng = np.random.default_rng(1)
     order = rng.permutation(len(table.archs))
     features, prior = _device_prior(table, order, devices)
-    scores, blind = ({task: _carried(table, task, short) for task in tasks} for short in (SHORT, SHORT_BLIND))
+    weight = short_weight(table, tasks)
+    scores = {task: _carried(table, task, weight) for task in tasks}
     log_ms = {device: np.log(table.latency_ms[device]) for device in devices}
     sources = Sources(table.picks, scores, {task: ATTRIBUTES[task] for task in tasks}, log_ms)
-    return World(table, prior, features, sources, blind, meta_train(named("nb201"), sources, seed=seed))
+    return World(table, prior, features, sources, meta_train(named("nb201"), sources, seed=seed))
+
+
+def short_weight(table: Table, tasks: Sequence[str]) -> float:
+    """Weight of the sources' short trainings beside their long ones, both in spreads, that predicts one more task best.
+
+    Tasks are taken for exchangeable: what a new one's accuracies have in common with a source's is what two sources'
+    have in common. Then means of long and short trainings over the sources have known covariances with it, and the
+    best linear predictor (Rasmussen & Williams 2006, eq. 2.25) has the ratio of weights that is returned.
+    """
+    if len(tasks) < 2:
+        return SHORT
+    long, short = (np.array([_unitless(of[task]) for task in tasks]) for of in (table.accuracy, table.cheap))
+    better = long.mean(0) >= np.quantile(long.mean(0), 1 - BETTER)
+    count, apart = len(tasks), ~np.eye(len(tasks), dtype=bool)
+    every = np.cov(np.concatenate([long, short])[:, better])
+    known = np.cov(np.stack([long.mean(0), short.mean(0)])[:, better])
+    shared = [every[:count, :count][apart].mean(), every[:count, count:][apart].mean()]
+    weights = np.linalg.solve(known, shared)
+    return float(max(0.0, weights[1] / weights[0]))
+
+
+def _unitless(points: np.ndarray) -> np.ndarray:
+    return (points - np.median(points)) / _spread(points)
 
 
 def _carried(table: Table, task: str, weight: float) -> np.ndarray:
     """(networks,) points: a task's accuracies, raised where training is fast: such networks do better elsewhere."""
-    full, short = table.accuracy[task], table.cheap[task]
-    return full + weight * _spread(full) / _spread(short) * (short - np.median(short))
+    full = table.accuracy[task]
+    return full + weight * _spread(full) * _unitless(table.cheap[task])
 
 
 def _spread(values: np.ndarray) -> float:
@@ -176,14 +200,19 @@ def _first(world: World, graph: TaskGraph, timings: int, seed: int) -> list[Arch
     """The networks to time on a device of which nothing is known: the most telling of what the policy would propose for
     source devices. They tell of networks like the candidates to come, and may be among these."""
     found: list[Arch] = []
+    rows = [world.table.row[arch] for arch in _anchors(world)]
     for log in world.sources.log_ms.values():
         for share in TIGHTNESS:
             cap_ms = float(np.exp(np.quantile(log, share)))
-            triple = Triple(graph, log[world.knowledge.anchors], cap_ms)
+            triple = Triple(graph, log[rows], cap_ms)
             found += propose(world.knowledge, named("nb201"), triple, count=SCOUTED, seed=seed)
     distinct = list(dict.fromkeys(found))
     pool = Random(seed).sample(distinct, min(DRAWN, len(distinct)))
     return [pool[row] for row in choose.design(world.prior, world.features(pool), timings)]
+
+
+def _anchors(world: World) -> list[Arch]:
+    return [Arch("nb201", tuple(row)) for row in world.knowledge.anchors.tolist()]
 
 
 def metapolicy(world: World, problem: Tabular, *, seed: int, queries: int, timings: int = TIMINGS) -> Outcome:
@@ -191,15 +220,13 @@ def metapolicy(world: World, problem: Tabular, *, seed: int, queries: int, timin
     belief, graph = Belief(world.prior, world.features), task_graph(ATTRIBUTES[problem.task])
     first = _first(world, graph, FIRST, seed)
     belief.see({arch: problem.time_ms(arch) for arch in first})
-    anchors = [world.table.archs[row] for row in world.knowledge.anchors]
-    triple = Triple(graph, belief.log_ms(anchors), problem.cap_ms)
+    triple = Triple(graph, belief.log_ms(_anchors(world)), problem.cap_ms)
     proposed = propose(world.knowledge, named("nb201"), triple, count=PROPOSALS, seed=seed)
     candidates = list(dict.fromkeys([*proposed, *first]))
     rows = [world.table.row[arch] for arch in candidates]
-    scores = world.sources.scores if queries else world.blind
-    known = np.array([score[rows] for score in scores.values()])
+    known = np.array([score[rows] for score in world.sources.scores.values()])
     expected = scores_of(world.knowledge, graph, world.table.picks[rows], known, LEARNED)
-    unit = float(likeness(world.knowledge, graph) @ world.knowledge.unit)
+    unit = float(trusted(world.knowledge, graph) @ world.knowledge.unit)
     found = tabular.decide(problem, candidates, expected, belief, unit=unit, timings=timings, queries=queries)
     return _outcome(problem, found)
 
