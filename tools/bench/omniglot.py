@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,15 +78,14 @@ def main() -> int:
     names = list(LEARNERS) if args.all else args.learners
     warmed = [name for name in names if recipe(name).warmup]
     alone = [name for name in names if name not in warmed]
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(args.jobs) as pool:
         body = (args.keep or Path(folder)) / f"body-{_identity(args)}.safetensors"
         warming = pool.apply_async(_warm_up, (body, args)) if warmed and not body.exists() else None
-        rows += [_said(row) for row in pool.imap(_row, [(name, None, args) for name in alone])]
-        if warmed:
-            if warming:
-                warming.get()
-            rows += [_said(row) for row in pool.imap(_row, [(name, body, args) for name in warmed])]
+        by_themselves = pool.imap(_row, [(name, None, args) for name in alone])
+        if warming:
+            warming.get()
+        from_body = pool.imap(_row, [(name, body, args) for name in warmed])
+        rows = [_said(row) for row in chain(by_themselves, from_body)]
     values = {f"{row['learner']}_{way}w{shot}s": row[f"{way}w{shot}s"] for row in rows for way, shot in TASKS}
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     code = emit("omniglot", values, rows, args.json, settings, goals=args.goals)
