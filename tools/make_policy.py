@@ -38,7 +38,7 @@ from edgemeta.latency.parts import count
 from edgemeta.latency.table import predictor
 from edgemeta.search import knowledge
 from edgemeta.search.jobs import DataSpec, data_pool
-from edgemeta.search.metapolicy import Sources, meta_train
+from edgemeta.search.metapolicy import Sources, little_known, meta_train
 from edgemeta.space.named import named
 from edgemeta.space.space import Space
 from edgemeta.types import Arch
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         {task: _attributes(task, space, args) for task in points},
         _devices(space, archs, args.simulated, args.seed),
     )
-    found = meta_train(space, sources, seed=args.seed, triples=args.triples, steps=tuple(args.steps))
+    how = {"triples": args.triples, "steps": tuple(args.steps), "doubt": little_known(len(points))}
+    found = meta_train(space, sources, seed=args.seed, **how)
     around = circumstances()
     facts |= {"left_out_spearman": rank, "seed": args.seed, "triples": args.triples, "tool": "tools/make_policy.py"}
     facts |= {name: around[name] for name in ("commit", "dirty", "date", "versions")}

@@ -36,9 +36,9 @@ class Joint:
     episodes: int = 400  # in all: an update takes `tasks` of them, one where class means warm the weights up
     warmup: float = 0.4  # share of the episodes in which weights alone learn, by class means and without inner steps
     warmup_way: int = 20
-    way: int = 5
+    way: int = 10
     shot: int = 1
-    query: int = 5
+    query: int = 3
     tasks: int = 1  # per update
     steps: int = 2  # of the inner loop in meta-training
     head_lr: float = 0.02  # inner rate of the head, multiplied by the number of ways as in `learners.inner.Rates`
@@ -48,7 +48,7 @@ class Joint:
     lr: float = 5e-3  # of the weights' Adam in the warm-up, falling to zero along a cosine
     meta_lr: float = 1e-3  # and after it, as well
     decay: float = 3e-4  # of the weights
-    alpha_lr: float = 0.02  # of the meta-logits' Adam
+    alpha_lr: float = 0.06  # of the meta-logits' Adam
     alpha_decay: float = 1e-3
     rate_lr: float = 0.02  # of the Adam of the inner rates' logarithms
     clip: float = 5.0  # norm of the weights' gradient

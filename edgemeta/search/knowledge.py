@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -43,6 +43,7 @@ class _Index(BaseModel):
     version: int
     slots: list[list[JsonValue]]  # name, then options
     tasks: dict[str, dict[str, float]]  # attributes of each
+    doubt: Annotated[float, Field(ge=0, le=1)]
     facts: dict[str, JsonValue]
 
 
@@ -56,11 +57,17 @@ class Shipped(NamedTuple):
 
 def write(path: Path | str, knowledge: Knowledge, space: Space, facts: Mapping[str, Any]) -> Path:
     """One file of what was meta-learned for a space, for inputs of any shape."""
-    index = {"format": FORMAT, "version": VERSION, "slots": _slots(space), "tasks": knowledge.tasks}
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "slots": _slots(space),
+        "tasks": knowledge.tasks,
+        "doubt": knowledge.doubt,
+    }
     arrays = {"anchors": knowledge.anchors, "centre": knowledge.centre, "unit": knowledge.unit}
     tensors = {f"policy/{name}": value.contiguous() for name, value in knowledge.params.items()}
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    return write_bytes(path, save(tensors, metadata={"policy": json.dumps(index | {"facts": dict(facts)})}))
+    return write_bytes(path, save(tensors, metadata={"policy": json.dumps(index)}))
 
 
 def read(path: Path | str) -> Shipped:
@@ -82,7 +89,7 @@ def read(path: Path | str) -> Shipped:
         wrong = sorted(set(found.items()) ^ set(wanted.items()))
         raise BadData(f"{path}: {wrong[0][0] if wrong else 'a parameter'} is not that of such a policy; {AGAIN}")
     anchors, centre, unit = (tensors[name].numpy() for name in ("anchors", "centre", "unit"))
-    return Shipped(Knowledge(slots, params, anchors, index.tasks, centre, unit), index.slots, index.facts)
+    return Shipped(Knowledge(slots, params, anchors, index.tasks, centre, unit, index.doubt), index.slots, index.facts)
 
 
 def _metadata(data: bytes) -> str:

@@ -49,6 +49,7 @@ class Knowledge(NamedTuple):
     tasks: Mapping[str, Mapping[str, float]]  # what a new task is likened to: attributes of the sources
     centre: np.ndarray  # (tasks,) points: median score of the better half
     unit: np.ndarray  # (tasks,) points: standard deviation of that half
+    doubt: float = 0.0  # how far attributes of tasks are not to be trusted
 
 
 class Triple(NamedTuple):
@@ -64,6 +65,7 @@ class Lessons(NamedTuple):
 
     graph: TaskGraph
     shares: Tensor  # (t, tasks) of the source tasks in each task
+    misled: Tensor  # (t,) True where the policy is told of another triple's task
     numbers: Tensor  # (t, ANCHORS + 1) device and budget
     taught: Tensor  # (t, TAUGHT, slots) good networks under the cap
     seen: Tensor  # (t, TAUGHT, slots) any networks ...
@@ -78,6 +80,7 @@ def meta_train(
     triples: int = 2000,
     steps: tuple[int, int, int] = (150, 500, 250),
     lr: float = 0.005,
+    doubt: float = 0.0,
 ) -> Knowledge:
     """Learn from random triples: convex mixtures of source tasks, of source devices, and caps of every tightness.
 
@@ -85,6 +88,9 @@ def meta_train(
     together at a third of the rate. The policy is taught the Boltzmann distribution of scores under the cap, which is
     what maximum-entropy reinforcement learning tends to (Levine 2018, arXiv:1805.00909, sec. 2), without its sampling
     noise: the sources' scores are known. Deterministic given the seed.
+
+    `doubt` is how far attributes of tasks are not to be trusted, 0..1; `little_known` has a rule for it. So often the
+    policy is told of another task than the one that it is taught, and it learns to look past what it is told.
     """
     slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
@@ -96,7 +102,7 @@ def meta_train(
         raise BadData(f"{len(sources.picks)} networks teach nothing of a device; give at least {ANCHORS}")
     centre, unit = np.array([np.median(of) for of in half]), np.array([of.std() for of in half])
     tasks = {name: sources.attributes[name] for name in sources.scores}
-    knowledge = Knowledge(slots, params, sources.picks[rows], tasks, centre, unit)
+    knowledge = Knowledge(slots, params, sources.picks[rows], tasks, centre, unit, doubt)
     lessons = _lessons(knowledge, sources, rows, triples, rng)
     knowledge = knowledge._replace(params=policy.with_units(params, lessons.graph))
     for stage, count, rate in zip(("task.", "policy.", ""), steps, (lr, lr, lr / 3), strict=True):
@@ -126,7 +132,8 @@ def _lessons(
         score.append(found[some])
     graph = TaskGraph(torch.stack([g.nodes for g in graphs]), torch.stack([g.edges for g in graphs]))
     plain = [torch.tensor(np.array(rows), dtype=torch.float32) for rows in (shares, numbers, score)]
-    return Lessons(graph, plain[0], plain[1], torch.stack(taught), torch.stack(seen), plain[2])
+    misled = torch.tensor(rng.uniform(size=count) < knowledge.doubt)
+    return Lessons(graph, plain[0], misled, plain[1], torch.stack(taught), torch.stack(seen), plain[2])
 
 
 def _mixed(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -177,7 +184,8 @@ def _loss(knowledge: Knowledge, lessons: Lessons, rows: Tensor) -> Tensor:
     params, slots = knowledge.params, knowledge.slots
     e = policy.embed_task(params, TaskGraph(lessons.graph.nodes[rows], lessons.graph.edges[rows]))
     likeness = -(lessons.shares[rows] * policy.mixture(params, e).clamp_min(1e-9).log()).sum(-1).mean()
-    context = torch.cat([e, lessons.numbers[rows]], 1).repeat_interleave(TAUGHT, 0)
+    told = torch.where(lessons.misled[rows][:, None], e.roll(1, 0), e)
+    context = torch.cat([told, lessons.numbers[rows]], 1).repeat_interleave(TAUGHT, 0)
     likelihood = policy.log_prob(params, slots, context, lessons.taught[rows].flatten(0, 1)).mean()
     scored = policy.critic(params, slots, e.repeat_interleave(TAUGHT, 0), lessons.seen[rows].flatten(0, 1))
     return likeness - likelihood + (scored - lessons.score[rows].flatten()).square().mean()
@@ -201,15 +209,19 @@ def likeness(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
     return policy.mixture(knowledge.params, policy.embed_task(knowledge.params, graph)).numpy().astype(float)
 
 
-def trusted(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
-    """(tasks,) how much each source's scores weigh on a task: likeness, as far as it can be trusted, else evenly.
+def little_known(tasks: int) -> float:
+    """The doubt after so many source tasks.
 
-    Two source tasks tell how much tasks have in common, and nothing of how that falls with distance; of n tasks the
-    distance has n - 2 of the n - 1 things that there are to learn.
+    Two tell how much tasks have in common, and nothing of how that falls with the distance of their attributes; of n
+    tasks the distance has n - 2 of the n - 1 things that there are to learn.
     """
+    return 1 / max(1, tasks - 1)
+
+
+def trusted(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
+    """(tasks,) how much each source's scores weigh on a task: likeness as far as it can be trusted, else all alike."""
     shares = likeness(knowledge, graph)
-    doubt = 1 / max(1, len(shares) - 1)
-    return (1 - doubt) * shares + doubt / len(shares)
+    return (1 - knowledge.doubt) * shares + knowledge.doubt / len(shares)
 
 
 def scores_of(

@@ -210,7 +210,7 @@ def one_cell(space, width=4):
 
 def test_logits_move_to_the_operator_that_the_classes_need(space):
     relaxed, pool = one_cell(space), turned_pool(copies=12, seed=0)
-    settings = Joint(episodes=80, warmup=0.2, warmup_way=5, query=3, alpha_lr=0.2, most_skips=None)
+    settings = Joint(episodes=80, warmup=0.2, way=5, warmup_way=5, alpha_lr=0.2, most_skips=None)
     learned = meta_learn(relaxed, pool, settings, seed=0)
     share = torch.softmax(learned.alpha["cell"][:, relaxed.kind.strong], 1).mean(0)
     assert relaxed.kind.strong[int(share.argmax())] == CONV
@@ -264,13 +264,11 @@ def test_seeds_decide_and_every_proposal_is_new_and_fits(celled, space):
 def test_the_cells_of_darts_are_searched_too(problem):
     space = darts((1, 12, 12))
     settings = replace(QUICK, depth=3, stride=4, width=1, episodes=2, warmup=0.5, drawn=1, last_steps=1)
-    for cap in (Cost(latency_ms=1.0), Cost(flash_kib=150.0)):
-        celled = replace(problem, space=space, cap=cap)
-        searcher = BY_GRADIENT["joint"](space, seed=0, problem=celled, settings=settings)
-        asked = [searcher.ask() for _ in range(4)]
-        assert len({space.ops(arch) for arch in asked}) == 4
-        assert all(celled.bound(arch).fits(cap) for arch in asked)
-        assert (searcher.found.expected is None) == (cap.flash_kib == 150)
+    celled = replace(problem, space=space, cap=Cost(flash_kib=150.0))
+    searcher = BY_GRADIENT["joint"](space, seed=0, problem=celled, settings=settings)
+    asked = [searcher.ask() for _ in range(4)]
+    assert len({space.ops(arch) for arch in asked}) == 4 and searcher.found.expected is None
+    assert all(celled.bound(arch).fits(celled.cap) for arch in asked)
 
 
 def test_a_task_gets_an_architecture_of_its_own_under_the_cap(celled, space):

@@ -103,17 +103,26 @@ def test_the_critic_ranks_what_it_never_sees_scored(knowledge, sources):
     assert np.corrcoef(found, sources.scores["small"])[0, 1] > 0.9
 
 
-def test_known_scores_are_weighed_by_likeness_as_far_as_that_is_known(knowledge, sources):
-    """Two tasks say nothing of how far attributes can be trusted, so both count alike; of three, half is trusted."""
-    large = task_graph(SIZES["large"])
-    assert metapolicy.trusted(knowledge, large) == pytest.approx([0.5, 0.5])
-    three = knowledge._replace(params=knowledge.params | {"mix.bias": torch.tensor([0.0, 0.0, -50.0])})
-    three.params["mix.weight"] = torch.cat([knowledge.params["mix.weight"], torch.zeros(policy.DIM, 1)], 1)
-    alike = likeness(three, large)
-    assert metapolicy.trusted(three, large) == pytest.approx(alike / 2 + 1 / 6) and alike[1] > 0.8
+def test_known_scores_are_weighed_by_likeness(knowledge, sources):
     known = np.array(list(sources.scores.values()))
-    found = metapolicy.scores_of(knowledge, large, sources.picks, known, 0.0)
+    found = metapolicy.scores_of(knowledge, task_graph(SIZES["large"]), sources.picks, known, 0.0)
+    assert np.corrcoef(found, sources.scores["large"])[0, 1] > 0.95
+
+
+def test_what_is_in_doubt_is_not_relied_on(knowledge, sources):
+    """Two tasks say nothing of how far attributes can be trusted: both count alike, and proposals look past them."""
+    assert [metapolicy.little_known(tasks) for tasks in (1, 2, 3, 5)] == [1, 1, 0.5, 0.25]
+    doubting = meta_train(Hill(), sources, seed=0, triples=300, steps=(60, 120, 60), lr=0.01, doubt=1.0)
+    large, known = task_graph(SIZES["large"]), np.array(list(sources.scores.values()))
+    assert likeness(doubting, large)[1] > 0.8 and metapolicy.trusted(doubting, large) == pytest.approx([0.5, 0.5])
+    found = metapolicy.scores_of(doubting, large, sources.picks, known, 0.0)
     assert np.corrcoef(found, known.mean(0))[0, 1] > 0.99
+    apart = [
+        (mean_picks(own, triple(own, sources, "small", "even", 6.0))
+         - mean_picks(own, triple(own, sources, "large", "even", 6.0))).abs().max()
+        for own in (doubting, knowledge)
+    ]  # fmt: skip
+    assert apart[0] < apart[1] / 3
 
 
 def test_tasks_that_differ_in_a_few_attributes_are_told_apart(sources):

@@ -35,7 +35,7 @@ from unseen_device import SPLITS
 from edgemeta.latency import basis, choose, fewshot, simulate
 from edgemeta.latency.parts import count
 from edgemeta.search import SEARCHERS, tabular
-from edgemeta.search.metapolicy import Knowledge, Sources, Triple, meta_train, propose, scores_of, trusted
+from edgemeta.search.metapolicy import Knowledge, Sources, Triple, little_known, meta_train, propose, scores_of, trusted
 from edgemeta.search.tabular import Belief, Table, Tabular
 from edgemeta.space.named import named
 from edgemeta.tasks.policy import TaskGraph, task_graph
@@ -141,7 +141,8 @@ def world_of(table: Table, tasks: Sequence[str], devices: Sequence[str], *, seed
     scores = {task: _carried(table, task, weight) for task in tasks}
     log_ms = {device: np.log(table.latency_ms[device]) for device in devices}
     sources = Sources(table.picks, scores, {task: ATTRIBUTES[task] for task in tasks}, log_ms)
-    return World(table, prior, features, sources, meta_train(named("nb201"), sources, seed=seed))
+    knowledge = meta_train(named("nb201"), sources, seed=seed, doubt=little_known(len(tasks)))
+    return World(table, prior, features, sources, knowledge)
 
 
 def short_weight(table: Table, tasks: Sequence[str]) -> float:
