@@ -11,15 +11,17 @@ from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.learners.inner import normal
 
 
-def ridge(net: Net, *, penalty: float = 1.0, scale: float = 10.0) -> Learner:
+def ridge(net: Net, *, penalty: float = 10.0, scale: float = 10.0) -> Learner:
     """R2D2 (Bertinetto 2019, arXiv:1805.08136): W = (Z'Z + lambda I)^-1 Z'Y, logits = scale Z W + shift.
 
-    slow: the body, `head.log_penalty` (), `head.log_scale` () and `head.shift` (), all learned (eq. 6). fast: `gram`
+    slow: the body, `head.log_scale` () and `head.shift` (), both learned (eq. 6). fast: `gram`
     (d, d) and `moment` (d, way), running sums, so a later `step` with more shots continues where the last one stopped,
     and `weight` (d, way), their solution.
 
-    Departures. Features have length one, so one penalty fits all. The sums over features are solved (d equations)
-    instead of those over examples (eq. 4, n equations): the solution is the same, and a device need not keep examples.
+    Departures. Features have length one, so one penalty fits all; it is a setting. Learned, it falls to a tenth of
+    this, because training classes are told apart with ease, and new classes pay for it (20 ways, 1 shot of Omniglot's
+    validation classes: 96.1 % in place of 96.5). The sums over features are solved (d equations) instead of those over
+    examples (eq. 4, n equations): the solution is the same, and a device need not keep examples.
     Examples are weighted so that every class of a `step` counts alike, however many examples it has.
     """
 
@@ -27,7 +29,7 @@ def ridge(net: Net, *, penalty: float = 1.0, scale: float = 10.0) -> Learner:
         return normal(x) / math.sqrt(net.dim)
 
     def init(*, rng: torch.Generator) -> Params:
-        head = {"head.log_penalty": math.log(penalty), "head.log_scale": math.log(scale), "head.shift": 0.0}
+        head = {"head.log_scale": math.log(scale), "head.shift": 0.0}
         return {**net.init(rng=rng), **{name: torch.tensor(value) for name, value in head.items()}}
 
     def start(slow: Params, support: Support) -> Fast:
@@ -40,8 +42,8 @@ def ridge(net: Net, *, penalty: float = 1.0, scale: float = 10.0) -> Learner:
         weight = support.onehot @ (count.sum() / count.clamp_max(1.0).sum() / count.clamp_min(1.0))  # (n,)
         weighted = z.T * weight
         gram, moment = fast["gram"] + weighted @ z, fast["moment"] + weighted @ support.onehot
-        penalty = slow["head.log_penalty"].exp() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        solution = torch.cholesky_solve(moment, torch.linalg.cholesky(gram + penalty))
+        ridged = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        solution = torch.cholesky_solve(moment, torch.linalg.cholesky(ridged))
         return {"gram": gram, "moment": moment, "weight": solution}
 
     def predict(slow: Params, fast: Fast, x: Tensor) -> Tensor:

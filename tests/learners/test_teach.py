@@ -191,7 +191,7 @@ def test_a_scale_that_is_none_is_refused(protonet, few, scale):
 
 def test_weights_of_another_learner_or_net_are_refused(net, protonet, few):
     ridge, _ = start(LEARNERS["ridge"], net)
-    with pytest.raises(BadConfig, match="the weights have no 'head.log_penalty', which 'ridge' needs"):
+    with pytest.raises(BadConfig, match="the weights have no 'head.log_scale', which 'ridge' needs"):
         teach(ridge, protonet[1], few)
     space = tiny()
     wide = LEARNERS["protonet"](build(space.ops(space.arch([{"width": 4}, {"width": 8}]))))
