@@ -119,7 +119,10 @@ CELLS = ("normal", "reduction")
 ENTRIES, NODES = 2, 4  # a cell reads the two cells before it
 
 
-def darts(in_shape: Shape = (1, 28, 28), *, width: int = 8, cells: int = 5) -> Space:
+DARTS_WIDTH, DARTS_CELLS = 8, 5
+
+
+def darts(in_shape: Shape = (1, 28, 28), *, width: int = DARTS_WIDTH, cells: int = DARTS_CELLS) -> Space:
     """The cell space: each node adds two of what stands before it, each through one of eight operators.
 
     Two of the cells, a third and two thirds of the way, halve the resolution and double the width. Departures, for
@@ -132,8 +135,10 @@ def darts(in_shape: Shape = (1, 28, 28), *, width: int = 8, cells: int = 5) -> S
             for way in (1, 2):
                 slots.append((f"{cell}{node}.input{way}", tuple(range(node))))
                 slots.append((f"{cell}{node}.op{way}", DARTS_OPS))
+    usual = (width, cells) == (DARTS_WIDTH, DARTS_CELLS)
+    name = "darts" if usual else f"darts.{width}wide.{cells}cells"  # spaces of one name are one space
     lay = partial(_lay_darts, width, cells)
-    return Space(f"darts-{'x'.join(map(str, in_shape))}", in_shape, (Segment(tuple(slots), lay),))
+    return Space(f"{name}-{'x'.join(map(str, in_shape))}", in_shape, (Segment(tuple(slots), lay),))
 
 
 def _lay_darts(width: int, cells: int, tape: Tape, picked: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemeta.errors import BadConfig
+from edgemeta.space.cells import darts
 from edgemeta.space.presets import SPACES, tiny
 from edgemeta.space.space import Space
 from edgemeta.space.staged import Stage, staged
@@ -111,3 +113,12 @@ def test_a_wrong_number_of_picks_says_how_many():
 def test_a_setting_the_space_lacks_names_slot_and_options():
     with pytest.raises(BadConfig, match=r"stage2\.width = 7 .*\(4, 8\)"):
         tiny().arch([{}, {"width": 7}])
+
+
+@pytest.mark.parametrize("other", [{"width": 16}, {"cells": 3}])
+def test_cells_of_another_width_or_number_are_another_space(other):
+    """Networks and trials are kept by the name of their space."""
+    usual, changed = darts((1, 12, 12)), darts((1, 12, 12), **other)
+    arch = usual.sample(rng=Random(0))
+    assert usual.name != changed.name
+    assert usual.ops(arch) != changed.ops(replace(arch, space=changed.name))
