@@ -57,13 +57,8 @@ class Shipped(NamedTuple):
 
 def write(path: Path | str, knowledge: Knowledge, space: Space, facts: Mapping[str, Any]) -> Path:
     """One file of what was meta-learned for a space, for inputs of any shape."""
-    index = {
-        "format": FORMAT,
-        "version": VERSION,
-        "slots": _slots(space),
-        "tasks": knowledge.tasks,
-        "doubt": knowledge.doubt,
-    }
+    index = {"format": FORMAT, "version": VERSION, "slots": _slots(space), "tasks": knowledge.tasks}
+    index |= {"doubt": knowledge.doubt, "facts": dict(facts)}
     arrays = {"anchors": knowledge.anchors, "centre": knowledge.centre, "unit": knowledge.unit}
     tensors = {f"policy/{name}": value.contiguous() for name, value in knowledge.params.items()}
     tensors |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
