@@ -31,7 +31,7 @@ def cooled(relaxed: Relaxed, alpha: Alpha, temperature: float) -> Alpha:
     edges, so is a softmax over all pairs of its edges, by the sum of what `derive` keeps them by; what it leaves out of
     an edge goes to none. So a network that adapted while it was cooled loses nothing when it is discretised.
 
-    Source: soft pruning (Elsken 2020, arXiv:1911.11090, section 3.3). Departure: pairs have no logits of their own.
+    Source: soft pruning (Elsken 2020, arXiv:1911.11090). Departure: pairs have no logits of their own.
     """
     found = {}
     for cell, logits in alpha.items():
@@ -84,7 +84,7 @@ def adapt(
     """A task's own head, weights and logits: "weight" (way, d), "bias" (way,), and the tensors of `slow` that adapt.
 
     The head starts from the class means of the support (Triantafillou 2020, arXiv:1903.03096, section 3.2). Then
-    gradient steps on the support's cross-entropy move all three at once (Lian 2020, T-NAS, eqs. 3 and 4), each at
+    gradient steps on the support's cross-entropy move all three at once (as in T-NAS, Lian 2020), each at
     its group's learned rate of that step; steps past those that have one take the last (Antoniou 2019,
     arXiv:1810.09502, section 4). Meanwhile the softmax cools from 1 to `coldest`, geometrically, see `cooled`.
 
@@ -131,7 +131,7 @@ def outer_gradient(
 
     `penalty` is added for the gradient alone: of the adapted logits at the temperature that the queries see.
 
-    Source: Lian 2020, T-NAS, eqs. 5 and 6; the inner rates learn from the same loss (Li 2017, arXiv:1707.09835, eq. 2).
+    Source: T-NAS (Lian 2020); the inner rates learn from the same loss (Li 2017, arXiv:1707.09835, eq. 2).
     """
     leaves, total, count = asked(slow), torch.zeros(()), len(tasks.x)
     gradient = {name: torch.zeros_like(value) for name, value in leaves.items()}

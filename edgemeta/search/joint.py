@@ -223,7 +223,7 @@ class JointSearch:
         """The joint search does not learn from scores."""
 
     def adapted(self, support: Support) -> Arch:
-        """The architecture for one task, given images (n, C, H, W) and labels, under the caps (T-NAS, algorithm 2).
+        """The architecture for one task, given images (n, C, H, W) and labels, under the caps: what T-NAS is for.
 
         Meta-learns first, where nothing was asked yet. `search.adaptation.adapt` gives the adapted weights, too.
         """
