@@ -44,7 +44,7 @@ class Joint:
     head_lr: float = 0.02  # inner rate of the head, multiplied by the number of ways as in `learners.inner.Rates`
     body_lr: float = 0.01
     logits_lr: float = 0.3
-    second_order: bool = False  # the outer gradient takes inner steps for constants, as T-NAS does
+    second_order: bool = False  # without, the outer gradient takes inner steps for constants
     lr: float = 5e-3  # of the weights' Adam in the warm-up, falling to zero along a cosine
     meta_lr: float = 1e-3  # and after it, as well
     decay: float = 3e-4  # of the weights
