@@ -95,6 +95,12 @@ class Arch:
     def __str__(self) -> str:
         return f"{self.space}:{'.'.join(map(str, self.picks))}"
 
+    @classmethod
+    def parse(cls, text: str, space: str = "") -> Arch:
+        """What `str` gives, or its picks alone where the space is given; ValueError where it is neither."""
+        own, _, picks = text.strip().rpartition(":")
+        return cls(own or space, tuple(map(int, picks.split("."))))
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -78,15 +78,14 @@ def _scored(folder: Path) -> tuple[Space, dict[Arch, dict[str, float]]]:
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if len(rows) < FEWEST:
         sys.exit(f"{len(rows)} scored networks in {folder}, {FEWEST} are needed; run tools/make_zoo.py first")
-    space = named(rows[0]["arch"].partition(":")[0])
+    space = named(Arch.parse(rows[0]["arch"]).space)
     found = {}
     for row in rows:
         tests: dict[str, list[float]] = {}
         for test in row["tests"]:
             if test["split"] == "val":
                 tests.setdefault(test["data"], []).append(100 * test["accuracy"])
-        picks = tuple(int(pick) for pick in row["arch"].partition(":")[2].split("."))
-        found[Arch(space.name, picks)] = {task: float(np.mean(points)) for task, points in tests.items()}
+        found[Arch.parse(row["arch"])] = {task: float(np.mean(points)) for task, points in tests.items()}
     return space, found
 
 
@@ -131,12 +130,10 @@ def _attributes(task: str, space: Space, args: argparse.Namespace) -> dict[str, 
 
 def _devices(space: Space, archs: Sequence[Arch], simulated: int, seed: int) -> dict[str, np.ndarray]:
     """Log latencies (archs,) on the real devices that ship and on simulated ones, whose unit means nothing."""
-    real = [profiles.load(name) for name in profiles.available()]
     picks = np.array([arch.picks for arch in archs])
     found = {
         own.device: np.log(batch.layout(space, predictor(own).additive(space)).latency_ms(picks))
-        for own in real
-        if not own.synthetic
+        for own in profiles.measured()
     }
     parts, devices = (
         count([space.ops(arch) for arch in archs]),

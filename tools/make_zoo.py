@@ -111,7 +111,8 @@ def drawn(space: Space, args: argparse.Namespace) -> dict[Arch, Cost]:
     archs = dict.fromkeys([*known, *(space.sample(rng=rng) for _ in range(args.pool))])
     room = LARGEST * zoo.MAX_BYTES / args.networks
     small = [arch for arch in archs if stored_bytes(space.ops(arch)) <= room]
-    predictors = [predictor(profiles.load(name)) for name in args.devices or _real_devices()]
+    devices = map(profiles.load, args.devices) if args.devices else profiles.measured()
+    predictors = [predictor(profile) for profile in devices]
     base = [cost(space.ops((known or small)[0]), each).latency_ms for each in predictors]
     found = {}
     for arch in small:
@@ -241,10 +242,6 @@ def _works(
     episodes = math.ceil(args.episodes * seconds / (60 * args.minutes)) if args.episodes else 0
     shared = (domains(args), splits, seconds, episodes, args.test_episodes, args.seed, str(args.run / stage))
     return [Work(arch, space.ops(arch), *shared, args.accelerator) for arch in archs]
-
-
-def _real_devices() -> list[str]:
-    return [name for name, path in profiles.available().items() if not profiles.load(path).synthetic]
 
 
 def _facts(args: argparse.Namespace, specs: Sequence[DataSpec]) -> dict[str, Any]:

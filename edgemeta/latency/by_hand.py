@@ -63,9 +63,8 @@ def _net(name: str, value: Any, space: Walk, path: Path) -> NetTiming:
 
 
 def _arch(name: str, space: Walk, path: Path) -> Arch:
-    own, _, picks = name.strip().rpartition(":")
     try:
-        return Arch(own or space.name, tuple(int(pick) for pick in picks.split(".")))
+        return Arch.parse(name, space.name)
     except ValueError:
         raise BadProfile(f"{path}: {name[:60]!r} is no architecture; {NEXT}, picks joined by dots") from None
 

@@ -83,6 +83,11 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(resource("profiles").glob("*.json"))}
 
 
+def measured() -> list[Profile]:
+    """The profiles of real devices that ship."""
+    return [found for path in available().values() if not (found := load(path)).synthetic]
+
+
 def load(name_or_path: str | Path) -> Profile:
     """The profile of a shipped device's name, or in a JSON file."""
     path = _find(name_or_path)

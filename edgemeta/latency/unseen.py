@@ -48,8 +48,7 @@ def ground(name: str, without: str = "") -> Ground:
 
 
 def _shipped(name: str) -> list[Profile]:
-    found = [profile.load(path) for path in profile.available().values()]
-    return [p for p in found if len(p.nets) >= CANDIDATES and p.nets[0].arch.space == name]
+    return [p for p in profile.measured() if len(p.nets) >= CANDIDATES and p.nets[0].arch.space == name]
 
 
 def _learned(of_space: basis.Basis, space: Space, known: Profile) -> np.ndarray:

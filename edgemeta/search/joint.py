@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 from random import Random
 
 import numpy as np
@@ -17,16 +15,13 @@ from edgemeta.errors import BadConfig, Diverged
 from edgemeta.learners.outer import Tasks, gradients
 from edgemeta.learners.protonet import protonet
 from edgemeta.learners.shards import gather
-from edgemeta.nets.relaxed import Alpha, Relaxed, relax
+from edgemeta.nets.relaxed import Alpha, Relaxed
 from edgemeta.search.adaptation import LOGITS, RATE, adapt, alpha_of, cooled, outer_gradient
 from edgemeta.search.bilevel import BETAS, Guard, task_loss
-from edgemeta.search.darts import Found, Penalty, pulled
-from edgemeta.search.feasible import require_feasible
-from edgemeta.search.jobs import data_pool
-from edgemeta.search.probable import Ranking, ranking
+from edgemeta.search.by_gradient import ByGradient, Penalty
 from edgemeta.search.problem import Problem
 from edgemeta.space.space import Space
-from edgemeta.types import Arch, Trial
+from edgemeta.types import Arch
 
 
 @dataclass(frozen=True)
@@ -190,37 +185,18 @@ class _Run:
             raise Diverged(f"joint: loss is {loss:.4g} after {done} of {settings.episodes} episodes; lower {rates}")
 
 
-class JointSearch:
+class JointSearch(ByGradient[MetaLearned]):
     """T-NAS (Lian 2020) with the soft pruning of MetaNAS (Elsken 2020, arXiv:1911.11090), for `nets.relaxed`'s spaces.
 
-    The first `ask` meta-learns the relaxation on tasks of the training classes: a task's support adapts head, weights
-    and architecture logits, the softmax cooling meanwhile; the loss of its queries then teaches weights, logits and the
-    rates of adaptation. Where latency has a cap, that loss has `latency` * log(expected latency / cap) beside it, as in
-    `darts`. The relaxation then adapts to tasks that are drawn anew, and architectures rank by the log-probability of
-    their operators, mean over those tasks. The strongest comes first, repaired to the caps; then the most probable
-    feasible ones near it, none of them twice, and the first again when they are spent.
-
-    Equal arguments propose equal architectures, so a search that was stopped trains once more and goes on as it would
-    have. Nothing is learned from scores.
+    The relaxation is meta-learned on tasks of the training classes: a task's support adapts head, weights and
+    architecture logits, the softmax cooling meanwhile; the loss of its queries then teaches weights, logits and the
+    rates of adaptation. The relaxation then adapts to tasks that are drawn anew, and architectures rank by the
+    log-probability of their operators, mean over those tasks.
     """
 
     def __init__(self, space: Space, *, seed: int, problem: Problem, settings: Joint | None = None):
-        settings = settings or Joint()
-        if problem.space != space:
-            raise BadConfig(f"the problem is of space {problem.space.name}, not {space.name}; give both the same")
-        self._problem, self._seed, self._settings = problem, seed, settings
-        shape = {"width": settings.width, "depth": settings.depth, "stride": settings.stride}
-        self._relaxed = relax(space, **shape, none=settings.none)
-        self._proposals: Iterator[Arch] | None = None
-        self.found: Found[MetaLearned] | None = None  # None before the first `ask`
-
-    def ask(self) -> Arch:
-        if self._proposals is None:
-            self.found, self._proposals = self._search()
-        return next(self._proposals)
-
-    def tell(self, trial: Trial) -> None:
-        """The joint search does not learn from scores."""
+        self._settings = settings or Joint()
+        super().__init__(space, seed=seed, problem=problem, shape=self._settings)
 
     def adapted(self, support: Support) -> Arch:
         """The architecture for one task, given images (n, C, H, W) and labels, under the caps: what T-NAS is for.
@@ -232,16 +208,9 @@ class JointSearch:
         alpha = self._task_alpha(self.found.learned, support)
         return self._ranked(alpha).repaired(self._relaxed.derive(alpha), rng=Random(self._seed))
 
-    def _search(self) -> tuple[Found[MetaLearned], Iterator[Arch]]:
-        problem, rng = self._problem, Random(self._seed)
-        require_feasible(problem.space, problem.bound, problem.cap, rng=rng)  # before minutes of training
-        expected, penalty = pulled(self._relaxed, problem, self._settings.latency, seed=self._seed)
-        pool = data_pool(problem.data, "train")
+    def _learned(self, pool: Pool, penalty: Penalty | None) -> tuple[MetaLearned, Alpha]:
         learned = meta_learn(self._relaxed, pool, self._settings, seed=self._seed, penalty=penalty)
-        alpha = self._typical(learned, pool)
-        derived, ranked = self._relaxed.derive(alpha), self._ranked(alpha)
-        first = ranked.repaired(derived, rng=rng)
-        return Found(learned, expected, derived, first), chain(ranked.walk(first), repeat(first))
+        return learned, self._typical(learned, pool)
 
     def _typical(self, learned: MetaLearned, pool: Pool) -> Alpha:
         """Log-probabilities of the operators after adaptation, mean over drawn tasks."""
@@ -256,6 +225,3 @@ class JointSearch:
         settings = self._settings
         fast = adapt(self._relaxed, learned.slow, support, coldest=settings.coldest, steps=settings.last_steps)
         return {cell: logits.detach() for cell, logits in alpha_of(fast).items()}
-
-    def _ranked(self, alpha: Alpha) -> Ranking:
-        return ranking(self._relaxed, alpha, self._problem.bound, self._problem.cap)

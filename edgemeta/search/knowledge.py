@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 
 import edgemeta
 from edgemeta.data.episode import Pool
@@ -25,6 +25,7 @@ from edgemeta.files import write_bytes
 from edgemeta.search.jobs import data_pool
 from edgemeta.search.metapolicy import ANCHORS, Knowledge, Triple
 from edgemeta.search.problem import Problem
+from edgemeta.search.shipped import again, read_index
 from edgemeta.space.space import Space
 from edgemeta.tasks import policy
 from edgemeta.tasks.policy import TaskGraph, task_graph
@@ -34,7 +35,7 @@ SHIPPED = Path(edgemeta.__file__).parent / "zoo" / "policy-edge.safetensors"
 FORMAT, VERSION = "edgemeta-policy", 1
 MAX_BYTES = 1_000_000
 LOOSE = 4.0  # times the slowest anchor: the budget that no cap stands for
-AGAIN = "install edgemeta again, or make the file anew with tools/make_policy.py"
+AGAIN = again("policy")
 
 
 class _Index(BaseModel):
@@ -68,10 +69,8 @@ def write(path: Path | str, knowledge: Knowledge, space: Space, facts: Mapping[s
 def read(path: Path | str) -> Shipped:
     """The policy in a file; its size is checked before it is read, its shapes before it is used."""
     try:
-        if (size := Path(path).stat().st_size) > MAX_BYTES:
-            raise BadData(f"{path} has {size} bytes, a policy at most {MAX_BYTES}; {AGAIN}")
-        data = Path(path).read_bytes()
-        tensors, index = load(data), _Index.model_validate_json(_metadata(data))
+        index = read_index(Path(path), "policy", _Index, most=MAX_BYTES)
+        tensors = load_file(path)
     except (OSError, SafetensorError, ValidationError, ValueError) as error:
         raise BadData(f"{path} is no policy file: {' '.join(str(error).split())[:200]}; {AGAIN}") from None
     if (index.format, index.version) != (FORMAT, VERSION):
@@ -85,12 +84,6 @@ def read(path: Path | str) -> Shipped:
         raise BadData(f"{path}: {wrong[0][0] if wrong else 'a parameter'} is not that of such a policy; {AGAIN}")
     anchors, centre, unit = (tensors[name].numpy() for name in ("anchors", "centre", "unit"))
     return Shipped(Knowledge(slots, params, anchors, index.tasks, centre, unit, index.doubt), index.slots, index.facts)
-
-
-def _metadata(data: bytes) -> str:
-    """The index in the header of a safetensors file that `load` has accepted: its length in 8 bytes, then JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return header.get("__metadata__", {}).get("policy", "")
 
 
 def _shapes(slots: tuple[int, ...], tasks: int) -> dict[str, tuple[int, ...]]:

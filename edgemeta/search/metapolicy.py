@@ -230,10 +230,12 @@ def scores_of(
     """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed as `trusted` has it, and
     `learned` is the share of the critic, which has smoothed them; 1 where nothing is known of these networks."""
     shares = trusted(knowledge, graph)
-    e = policy.embed_task(knowledge.params, graph)
-    smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks)).numpy().astype(float)
-    own = (known - knowledge.centre[:, None]) / knowledge.unit[:, None]
-    return shares @ knowledge.centre + (shares @ knowledge.unit) * (learned * smooth + (1 - learned) * (shares @ own))
+    scores = (1 - learned) * (shares @ ((known - knowledge.centre[:, None]) / knowledge.unit[:, None]))
+    if learned:
+        e = policy.embed_task(knowledge.params, graph)
+        smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks))
+        scores += learned * smooth.numpy().astype(float)
+    return shares @ knowledge.centre + (shares @ knowledge.unit) * scores
 
 
 class MetaPolicy:

@@ -25,6 +25,7 @@ from edgemeta.errors import BadConfig, BadData, BadProfile
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
 from edgemeta.nets.build import build
+from edgemeta.search import shipped
 from edgemeta.space.named import named
 from edgemeta.space.space import Space
 from edgemeta.types import Arch
@@ -34,7 +35,7 @@ FORMAT, VERSION = "edgemeta-zoo", 1
 MAX_BYTES = 5_000_000  # of a zoo: it comes with every wheel, and a larger file is refused before it is read
 MAX_MEMBERS = 256
 MAX_VALUES = 2**22  # of one input example
-AGAIN = "install edgemeta again, or make the file anew with tools/make_zoo.py"
+AGAIN = shipped.again("zoo")
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0)]
 
@@ -124,11 +125,13 @@ class Zoo:
 def read(path: Path | str | None = None) -> Zoo:
     """The zoo in a file, or the one that ships. Sizes are checked before anything is read or allocated."""
     path = Path(path or SHIPPED)
-    data = _bounded(path)
-    with _opened(path) as file:
-        text = (file.metadata() or {}).get("zoo", "")
     try:
-        index = _Index.model_validate_json(text)
+        index = shipped.read_index(path, "zoo", _Index, most=MAX_BYTES)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadData(f"cannot read the zoo {path}: {error.strerror}; {AGAIN}") from error
+    except SafetensorError as error:
+        raise _not_whole(path, error) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the index"
@@ -144,7 +147,6 @@ def read(path: Path | str | None = None) -> Zoo:
         raise BadData(f"{path} holds a network twice; {AGAIN}")
     if math.prod(space.in_shape) > MAX_VALUES:
         raise BadData(f"{path}: inputs of {space} have more than {MAX_VALUES} values; {AGAIN}")
-    digest = hashlib.sha256(data).hexdigest()
     return Zoo(path, digest, space, index.learner, index.ink_high, members, index.facts)
 
 
@@ -202,19 +204,13 @@ def _shapes(learner: Learner) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in learner.init(rng=torch.Generator().manual_seed(0)).items()}
 
 
-def _bounded(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BadData(f"{path} has {size} bytes, a zoo at most {MAX_BYTES}; {AGAIN}")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadData(f"cannot read the zoo {path}: {error.strerror}; {AGAIN}") from error
-
-
 def _opened(path: Path) -> Any:
     """The file behind a context manager; its header is held against its size before any tensor is touched."""
     try:
         return safe_open(str(path), framework="pt")
     except (OSError, SafetensorError) as error:
-        raise BadData(f"{path} is no whole safetensors file ({error}); {AGAIN}") from error
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> BadData:
+    return BadData(f"{path} is no whole safetensors file ({error}); {AGAIN}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.latency import profile as profiles
+from edgemeta.latency.profile import measured
 from edgemeta.latency.table import predictor
 from edgemeta.search import knowledge
 from edgemeta.search.explain import explain
@@ -42,9 +42,8 @@ def note(problem: Problem) -> dict[str, Any] | None:
 def _others(problem: Problem, archs: list[Arch]) -> list[np.ndarray]:
     """Log latencies of networks on the real devices that ship, as far as they were timed in the problem's space."""
     found = []
-    for name, path in profiles.available().items():
-        profile = profiles.load(path)
-        if name != problem.device and any(net.arch.space == problem.space.name for net in profile.nets):
+    for profile in measured():
+        if profile.device != problem.device and any(net.arch.space == problem.space.name for net in profile.nets):
             latency = predictor(profile)
             found.append(np.log([latency.latency(problem.space.ops(arch)).ms for arch in archs]))
     return found

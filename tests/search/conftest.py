@@ -1,6 +1,7 @@
 """A whole search, small but real: images in a file, the tiny space, a device whose latencies follow from the MACs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from edgemeta.search.jobs import DataSpec
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.search.run import Search
+from edgemeta.space.cells import trainable_nb201
 from edgemeta.types import Cost
 from tests.blobs import blob_pool
 
@@ -40,6 +42,17 @@ def problem(tmp_path, tiny, data):
         eval_episodes=10,
         training=Training(way=5, query=2),
     )
+
+
+@pytest.fixture
+def cells():
+    return trainable_nb201((1, 12, 12))
+
+
+@pytest.fixture
+def celled(problem, cells):
+    """The problem in a space of cells; most architectures fit."""
+    return replace(problem, space=cells, cap=Cost(latency_ms=12.0))
 
 
 @pytest.fixture

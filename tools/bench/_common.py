@@ -18,6 +18,7 @@ import operator
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, metavar="FILE", help="write values, rows and circumstances here")
     made.add_argument("--goals", type=Path, metavar="FILE", help='{"bench": {"value": ["<=", number]}} to compare with')
     return made
+
+
+def require_folder(data_root: Path, name: str) -> None:
+    """End with a line where the data that a benchmark reads is not there."""
+    if not (data_root / name).is_dir():
+        sys.exit(f"no {name}/ below {data_root}; name the folder that holds it with --data-root")
 
 
 def emit(

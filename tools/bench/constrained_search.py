@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _common import emit, parser
+from _common import emit, parser, require_folder
 from tqdm import tqdm
 from unseen_device import SPLITS
 
@@ -101,8 +101,7 @@ class Outcome(NamedTuple):
 def main() -> int:
     args = _arguments()
     torch.set_num_threads(1)
-    if not (args.data_root / "nb201_accuracy").is_dir():
-        sys.exit(f"no tables below {args.data_root}; name the folder that holds nb201_accuracy/ with --data-root")
+    require_folder(args.data_root, "nb201_accuracy")
     begin = time.perf_counter()
     table = tabular.nb201(args.data_root)
     world = world_of(table, _teachers(TARGET), SPLITS["ND"].sources.split(), seed=0)

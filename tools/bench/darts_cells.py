@@ -23,13 +23,14 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from _common import emit, parser
+from _common import emit, parser, require_folder
 
 from edgemeta.latency import measure
 from edgemeta.latency.table import predictor
 from edgemeta.learners.settings import recipe
 from edgemeta.nets.relaxed import skips
-from edgemeta.search.darts import Darts, Found
+from edgemeta.search.by_gradient import Found
+from edgemeta.search.darts import Darts
 from edgemeta.search.jobs import DataSpec, TestJob, run_job, run_test
 from edgemeta.search.problem import Problem
 from edgemeta.search.workers import worker_pool
@@ -44,8 +45,7 @@ TASKS = ((5, 1), (20, 1))
 def main() -> int:
     args = _arguments()
     torch.set_num_threads(1)
-    if not (args.data_root / "omniglot").is_dir():
-        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    require_folder(args.data_root, "omniglot")
     with tempfile.TemporaryDirectory() as folder:
         problem = _problem(args, Path(folder))
         began = time.perf_counter()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import omniglot
 import torch
-from _common import emit, parser
+from _common import emit, parser, require_folder
 
 from edgemeta import pipeline
 from edgemeta.latency.measure import head_ms, time_model
@@ -45,8 +45,7 @@ def main() -> int:
     options.add_argument("--run", type=Path, default=Path("runs/omniglot"), help="run folder of the search")
     args = options.parse_args()
     args.hours, args.split, args.keep = 0.0, "test", None
-    if not (args.data_root / "omniglot").is_dir():
-        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    require_folder(args.data_root, "omniglot")
     torch.set_num_threads(1)
     rows = [measured(name, args) for name in args.arch]
     values = {f"{args.learner}_{way}w{shot}s": rows[0][f"{way}w{shot}s"] for way, shot in omniglot.TASKS}

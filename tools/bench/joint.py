@@ -21,7 +21,7 @@ from typing import Any
 
 import omniglot
 import torch
-from _common import emit, parser
+from _common import emit, parser, require_folder
 
 from edgemeta.latency import profile
 from edgemeta.latency.table import predictor
@@ -42,8 +42,7 @@ TASKS = ("5w1s", "5w5s")
 
 def main() -> int:
     args = _arguments()
-    if not (args.data_root / "omniglot").is_dir():
-        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    require_folder(args.data_root, "omniglot")
     torch.set_num_threads(1)
     keep_freed_memory()
     data = DataSpec("omniglot", str(args.data_root / "omniglot"), "", (1, 28, 28), 0)

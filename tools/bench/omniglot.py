@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _common import emit, parser
+from _common import emit, parser, require_folder
 
 from edgemeta.contracts import Learner, Net, Params
 from edgemeta.data.episode import Pool
@@ -73,8 +73,7 @@ PUBLISHED = {
 
 def main() -> int:
     args = _arguments()
-    if not (args.data_root / "omniglot").is_dir():
-        sys.exit(f"no Omniglot below {args.data_root}; name the folder that holds it with --data-root")
+    require_folder(args.data_root, "omniglot")
     names = list(LEARNERS) if args.all else args.learners
     warmed = [name for name in names if recipe(name).warmup]
     alone = [name for name in names if name not in warmed]
