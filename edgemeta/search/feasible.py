@@ -41,7 +41,7 @@ def descend(arch: Arch, space: Space, size: Callable[[Arch], Any]) -> Arch:
     """Steepest descent of `size` over one-slot moves, to a local minimum."""
     best, least = arch, size(arch)
     while True:
-        near = min(neighbours(best, space), key=size)
+        near = min(neighbours(best, space), key=size, default=best)
         if size(near) >= least:
             return best
         best, least = near, size(near)

@@ -9,8 +9,11 @@ from edgemeta.types import Arch
 
 
 def mutate(arch: Arch, space: Space, *, rng: Random) -> Arch:
-    """`arch` with another option in one slot (the mutation of Real 2019, arXiv:1802.01548)."""
+    """`arch` with another option in one slot (the mutation of Real 2019, arXiv:1802.01548); `arch` itself where its
+    space has no other."""
     free = [slot for slot in range(len(arch.picks)) if len(space.options(slot)) > 1]
+    if not free:
+        return arch
     slot = rng.choice(free)
     return arch.swap(slot, rng.choice([pick for pick in space.options(slot) if pick != arch.picks[slot]]))
 

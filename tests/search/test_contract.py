@@ -19,11 +19,10 @@ def make(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def four():
-    """A space of four architectures."""
-    stage = Stage(depth=(1,), width=(4, 8), kernel=(3,), kind=("conv",))
-    return staged("four", (1, 8, 8), (stage,))
+def small(*widths):
+    """A space of two architectures for each width, or of one where there is one width."""
+    down = {} if len(widths) > 1 else {"down": ("pool",)}
+    return staged("small", (1, 8, 8), (Stage(depth=(1,), width=widths, kernel=(3,), kind=("conv",), **down),))
 
 
 def test_seed_decides(make, tiny):
@@ -80,12 +79,14 @@ def test_several_asks_before_a_tell(make, tiny):
     assert tiny.ops(searcher.ask())
 
 
-def test_asked_again_after_its_space_is_exhausted_it_repeats_itself(make, four):
-    assert four.size == 4
-    searcher = make(four, seed=0)
+@pytest.mark.parametrize(("widths", "size"), [((4, 8), 4), ((4,), 1)])
+def test_asked_again_after_its_space_is_exhausted_it_repeats_itself(make, widths, size):
+    space = small(*widths)
+    assert space.size == size
+    searcher = make(space, seed=0)
     for arch in drive(searcher, 20, lambda arch: 0.5 + sum(arch.picks) / 10):
-        assert four.ops(arch)
-    assert all(four.ops(searcher.ask()) for _ in range(5))
+        assert space.ops(arch)
+    assert all(space.ops(searcher.ask()) for _ in range(5))
 
 
 @pytest.mark.parametrize("landscape", LANDSCAPES)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgemeta.errors import Infeasible
 from edgemeta.search.feasible import repair, require_feasible, violation
+from edgemeta.space.staged import Stage, staged
 from edgemeta.types import Cost
 
 
@@ -63,3 +64,13 @@ def test_infeasible_names_the_least_and_the_flag(tiny):
     message = str(caught.value)
     named = float(message.split("the least found is latency ")[1].split(" ms")[0])
     assert named <= least * 1.001 and "raise --latency-ms" in message and "ram" not in message.split("raise")[1]
+
+
+def test_a_space_of_one_architecture_fits_or_is_refused():
+    stage = Stage(depth=(1,), width=(4,), kernel=(3,), kind=("conv",), down=("pool",))
+    one = staged("one", (1, 8, 8), (stage,))
+    only = one.sample(rng=Random(0))
+    cost = cost_of(one)
+    assert require_feasible(one, cost, cost(only), rng=Random(0)) == only
+    with pytest.raises(Infeasible, match="no architecture of one-1x8x8 fits .* raise --latency-ms"):
+        require_feasible(one, cost, Cost(latency_ms=1e-6), rng=Random(0))
