@@ -130,7 +130,7 @@ class Search(Task, Budget):
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
     rungs: tuple[int, ...] = setting((100, 300, 900), "training episodes of the rounds of successive halving")
     eval_episodes: int = setting(300, "validation episodes per score")
-    seconds: float = setting(math.inf, "stop proposing new networks after this time", unit="s")
+    seconds: float = setting(math.inf, "propose new networks while this time leaves room for halving", unit="s")
     trial_seconds: float = setting(math.inf, "a network whose training takes longer has failed", unit="s")
     front: int = setting(0, "search under this many tighter latency caps as well, and write a bundle for each")
 

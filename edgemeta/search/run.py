@@ -49,9 +49,12 @@ class Search:
     _fresh: Executor | None = None  # what stands in for `executor` once a worker process was killed
     _pools: ExitStack = field(default_factory=ExitStack)
     _crashes: int = 0  # in a row
+    _running: deque[tuple[Arch, Job | None, Future[Result] | None]] = field(default_factory=deque)
 
     def run(self, *, trials: int, seconds: float, starts: Sequence[Arch] = ()) -> list[Trial]:
         """Until `trials` networks under the caps are trained, or for `seconds`; returns the ranking, best first.
+
+        Proposing ends when what is left of `seconds` is just what the rest, halving above all, is expected to take.
 
         Trained networks of the ledger that fit are told to the searcher first. They count as this search's own where
         they were proposed for another device, or under caps at least as loose: those of a tighter search say nothing
@@ -86,13 +89,12 @@ class Search:
             if trial.device != problem.device or problem.cap.fits(trial.cap):
                 counted.add(ops)
             self.searcher.tell(trial)
-        missing = trials - len(counted)
+        missing, tried = trials - len(counted), len(own)
         if len(own) < missing:
             proposals = self._proposals(missing, set(self._known) - own, deadline, starts)
-            self._train(0, proposals, f"search ({self.name})", missing)
+            tried = max(tried, self._train(0, proposals, f"search ({self.name})", missing))
         for rung in range(1, len(problem.rungs)):
-            keep = max(1, round(max(missing, len(own)) / ETA**rung))
-            top = self._best_at(rung - 1)[:keep]
+            top = self._best_at(rung - 1)[: _kept(tried, rung)]
             todo = [trial.arch for trial in top if self._at(trial.arch, rung) is None]
             self._train(rung, iter(todo), f"top {len(top)} longer", len(todo))
         return rank(self.trained(), problem.space)
@@ -126,9 +128,10 @@ class Search:
         """Up to `count` feasible architectures that are not `old`; fewer where the space has no more."""
         queue, asked = deque(starts), set(old)
         proposed: set[Arch] = set()
-        for _ in range(count):
+        for tried in range(count):
+            ahead_s = self._ahead_s(tried + 1) if deadline < math.inf else 0.0
             for _ in range(NEW_TRIES):
-                if time.monotonic() > deadline or len(proposed) >= self.problem.space.size:
+                if time.monotonic() + ahead_s > deadline or len(proposed) >= self.problem.space.size:
                     return
                 raw = queue.popleft() if queue else self.searcher.ask()
                 proposed.add(raw)
@@ -139,6 +142,27 @@ class Search:
                 return
             asked.add(self.problem.space.ops(arch))
             yield arch
+
+    def _ahead_s(self, tried: int) -> float:
+        """Seconds that a search of so many networks is expected to need still: for the last of them, those under way,
+        and halving; 0 where nothing was trained yet to tell from."""
+        first = self._best_at(0)
+        if not first:
+            return 0.0
+        waiting = 1 + sum(future is not None and not future.done() for *_, future in self._running)
+        ahead_s = waiting * sum(trial.seconds for trial in first) / len(first) / self.workers
+        for rung in range(1, len(self.problem.rungs)):
+            todo = [trial for trial in first[: _kept(tried, rung)] if self._at(trial.arch, rung) is None]
+            each_s = [self._longer(rung) * trial.seconds for trial in todo]
+            ahead_s += max(sum(each_s) / self.workers, *each_s, 0.0)
+        return ahead_s
+
+    def _longer(self, rung: int) -> float:
+        """Times as long as at the first rung a network trains at another: by those that did, else by the episodes."""
+        rungs, both = self.problem.rungs, (self.problem.rungs[0], self.problem.rungs[rung])
+        known = [[of[at].seconds for at in both] for of in self._known.values() if all(at in of for at in both)]
+        first_s, further_s = (sum(of) for of in zip(*known, strict=True)) if known else (0.0, 0.0)
+        return further_s / first_s if first_s > 0 else (rungs[rung] - rungs[rung - 1]) / rungs[0]
 
     def _feasible(self, arch: Arch) -> Arch | None:
         problem = self.problem
@@ -153,17 +177,23 @@ class Search:
         cost = problem.cost(arch)
         return Trial(arch, cost, None, None, 0, problem.seed, 0.0, self.name, status, problem.device, problem.cap)
 
-    def _train(self, rung: int, archs: Iterator[Arch], title: str, total: int) -> None:
-        """Keep every worker busy, but tell results in the order of asking: the outcome does not depend on timing."""
-        running: deque[tuple[Arch, Job | None, Future[Result] | None]] = deque()
+    def _train(self, rung: int, archs: Iterator[Arch], title: str, total: int) -> int:
+        """Keep every worker busy, but tell results in the order of asking: the outcome does not depend on timing.
+
+        Returns how many networks there were, those included that are trained already.
+        """
+        count, running = 0, self._running
+        running.clear()
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
+                count += 1
                 job = None if self._at(arch, rung) else self.problem.job(arch, rung)
                 running.append((arch, job, self._submit(job) if job else None))
                 if len(running) >= max(LOOKAHEAD, self.workers):
                     self._finish(rung, *running.popleft(), bar)
             while running:
                 self._finish(rung, *running.popleft(), bar)
+        return count
 
     def _submit(self, job: Job) -> Future[Result]:
         """To the workers, or to new ones where one of them was killed: a pool does not outlive that."""
@@ -222,6 +252,11 @@ class Search:
                 "and run the same again to go on, with fewer workers if memory was short "
                 "(a script of your own must start below `if __name__ == '__main__':`)"
             )
+
+
+def _kept(tried: int, rung: int) -> int:
+    """How many of so many networks are trained at a rung."""
+    return max(1, round(tried / ETA**rung))
 
 
 def _reason(error: Exception) -> str:

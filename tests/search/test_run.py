@@ -1,10 +1,16 @@
 """A search trains only what fits, forgets nothing and repeats exactly."""
 
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgemeta.errors import Infeasible
+from edgemeta.learners.evaluate import Score
+from edgemeta.search import run
+from edgemeta.search.jobs import Result
 from edgemeta.search.problem import rank
 from edgemeta.types import Cost
 
@@ -125,3 +131,51 @@ def test_networks_trained_further_are_promoted_by_what_they_were_at_the_cut(star
     short = sorted((t for t in second.ledger.trials() if t.fidelity == 2), key=lambda t: t.score, reverse=True)
     longer = {trial.arch for trial in ranking if trial.fidelity == 6}
     assert {trial.arch for trial in short[:4]} <= longer
+
+
+class Clockwork(Executor):
+    """Trains at once, and takes time only by its own clock: some for each network, some for each episode."""
+
+    def __init__(self, fixed_s, episode_s):
+        self.now_s, self._fixed_s, self._episode_s = 0.0, fixed_s, episode_s
+
+    def submit(self, work, limit_s, run_job, job, /):
+        Path(job.weights).parent.mkdir(exist_ok=True)
+        Path(job.weights).write_bytes(b"")
+        taken_s = self._fixed_s + self._episode_s * job.training.episodes
+        self.now_s += taken_s
+        future: Future[Result] = Future()
+        future.set_result(Result(Score(sum(op.macs for op in job.ops) % 97 / 100, 0.01, 10), taken_s))
+        return future
+
+
+@pytest.fixture
+def ticking(start, problem, monkeypatch):
+    """A search in made-up time, and the clock."""
+
+    def make(fixed_s=0.0, **changes):
+        search = start(replace(problem, cap=Cost(), rungs=(10, 30, 90), **changes), name="random")
+        search.executor, search.workers = (clock := Clockwork(fixed_s, 0.1)), 1
+        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+        return search, clock
+
+    return make
+
+
+def test_a_search_that_time_ends_has_time_for_halving(ticking):
+    search, clock = ticking()
+    ranking = search.run(trials=1000, seconds=60.0)
+    assert 50 < clock.now_s <= 60
+    fidelities = [trial.fidelity for trial in ranking]
+    assert fidelities.count(90) == round(len(ranking) / 9)
+    assert len(ranking) - fidelities.count(10) == round(len(ranking) / 3)
+
+
+def test_halving_takes_as_long_as_it_took_before(ticking):
+    """Where time is not in proportion to episodes the first guess leaves some over, and the second does not."""
+    search, clock = ticking(fixed_s=1.0)
+    search.run(trials=1000, seconds=120.0)
+    assert 70 < clock.now_s < 110
+    again, later = ticking(fixed_s=1.0)
+    again.run(trials=1000, seconds=120.0 - clock.now_s)
+    assert 110 < clock.now_s + later.now_s <= 120

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -19,7 +20,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,18 @@ def require_folder(data_root: Path, name: str) -> None:
     """End with a line where the data that a benchmark reads is not there."""
     if not (data_root / name).is_dir():
         sys.exit(f"no {name}/ below {data_root}; name the folder that holds it with --data-root")
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """JSON that was made before, or is made now and kept: a benchmark that was killed goes on."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(*what: Any) -> str:
+    """A short name, equal for what is written equally."""
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:8]
 
 
 def emit(

@@ -46,7 +46,7 @@ WAY, SHOT, QUERY = 5, 5, 10
 SHARE, NEXT = 0.45, 0.8  # of Conv4-64's latency here: the first cap; of the first cap: the next one
 OTHER_DEVICE, OTHER_MS = "intel-xeon-node-wasm", 1.0
 CAPS = ["--ram-kib", "128", "--flash-kib", "512"]
-FEW, ROUNDS, ENOUGH = 12, 5, 0.85  # networks of the first search from scratch; how often it goes on; of its time
+ENDLESS = 1_000_000  # networks of the search from scratch: time ends it
 DOMAINS = ("glyphs", "digits")
 
 
@@ -119,20 +119,14 @@ def first_and_next(run: Path, images: Path, cap_ms: float) -> tuple[dict[str, fl
 
 
 def scratch(run: Path, cap_ms: float, args: argparse.Namespace) -> tuple[Arch, Path, float]:
-    """Network and weights that a search from nothing finds in about so many minutes, and the seconds that it took.
+    """Network and weights that a search from nothing finds in so many minutes, and the seconds that it took.
 
-    Halving goes by the number of networks, so the search is repeated, each time with as many more as there is time
-    for: it goes on from what is trained. The profile before it is not counted.
+    The profile before it is not counted.
     """
     shared = ["--run", str(run), "--no-progress", "--workers", str(args.workers)]
     timed(["profile", *shared])
-    trials, spent, limit_s = FEW, 0.0, 60 * args.minutes
-    for _ in range(ROUNDS):
-        search = ["search", "--latency-ms", str(cap_ms), "--trials", str(trials), "--cache", str(args.cache)]
-        spent += timed([*search, *CAPS, *shared])
-        if spent > ENOUGH * limit_s:
-            break
-        trials = max(trials + 1, int(ENOUGH * trials * limit_s / spent))
+    time_s = ["--seconds", str(60 * args.minutes), "--trials", str(ENDLESS)]
+    spent = timed(["search", "--latency-ms", str(cap_ms), *time_s, "--cache", str(args.cache), *CAPS, *shared])
     facts: Any = bundle.read(run / "bundle").facts
     return Arch(facts["space"], tuple(facts["picks"])), run / "weights" / facts["weights"], spent
 
