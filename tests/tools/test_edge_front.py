@@ -42,7 +42,14 @@ def ask(tmp_path):
 
 @pytest.fixture
 def args(tmp_path):
-    names = {"searchers": ["random", "metapolicy"], "seeds": 2, "seconds": 9.0, "front": 3, "test_episodes": 600}
+    names = {
+        "searchers": ["random", "metapolicy"],
+        "seeds": 2,
+        "seconds": 9.0,
+        "rungs": [2, 4],
+        "front": 3,
+        "test_episodes": 600,
+    }
     others = {"learner": "protonet", "minutes": 1.0, "episodes": 10, "run": tmp_path, "cache": tmp_path}
     return argparse.Namespace(**names, **others, data_root=tmp_path)
 

@@ -2,15 +2,16 @@
 
     python tools/bench/edge_front.py --jobs 2 --json edge_front.json
 
-Hypervolume: in the space `edge`, on Omniglot (Vinyals split) and glyphs, each searcher has `--seconds` of one core, and
-the settings of `edgemeta search` but for its well-known first networks: all of a front is found. `random` searches
-under one cap, the latency that this machine's profile predicts for Conv4-64. The others search under a ladder of
-latency caps from there downwards, as `edgemeta search --front` does, and share the time among them; `random ladder`
-shows what the ladder alone gives. A front is what no other network of its search beats in validation score and
-predicted latency; it is judged by the accuracy of its networks on test classes, 5-way 1-shot, with the weights that the
-search left, never transductive. Hypervolume is linear in both, between these references: Conv4-64's predicted latency,
-and the test accuracy of a Conv4-64 that nothing was taught (seed 0); 1 would be a network that is always right and
-takes no time. `_from_chance` are the same with chance, 0.2, for the second.
+Hypervolume: in the space `edge`, on Omniglot (Vinyals split) and glyphs, each searcher has `--seconds` of one core,
+and the settings of `edgemeta search` but for its well-known first networks (all of a front is found) and its last
+round of halving, which alone would take half of the time. `random` searches under one cap, the latency that this
+machine's profile predicts for Conv4-64. The others search under a ladder of latency caps from there downwards, as
+`edgemeta search --front` does, and share the time among them; `random ladder` shows what the ladder alone gives. A
+front is what no other network of its search beats in validation score and predicted latency; it is judged by the
+accuracy of its networks on test classes, 5-way 1-shot, with the weights that the search left, never transductive.
+Hypervolume is linear in both, between these references: Conv4-64's predicted latency, and the test accuracy of a
+Conv4-64 that nothing was taught (seed 0); 1 would be a network that is always right and takes no time. `_from_chance`
+are the same with chance, 0.2, for the second.
 
 Equal latency: the metapolicy's front on Omniglot, seed 0, and the well-known networks are timed in turns. Against each
 stands the network of the front with the highest validation score that takes no longer, and one that takes less than a
@@ -105,7 +106,8 @@ def _arguments() -> argparse.Namespace:
     options = parser(__doc__.split("\n")[0])
     options.add_argument("--searchers", nargs="+", default=["random", "evolution", "metapolicy"], choices=SEARCHERS)
     options.add_argument("--seeds", type=int, default=5, help="searches of each searcher on each data set")
-    options.add_argument("--seconds", type=float, default=80.0, help="wall-clock of a search")
+    options.add_argument("--seconds", type=float, default=180.0, help="wall-clock of a search")
+    options.add_argument("--rungs", type=int, nargs="+", default=[100, 300], help="training episodes, as in a search")
     caps: dict[str, Any] = {"type": int, "choices": range(1, 13), "metavar": "CAPS"}
     options.add_argument("--front", **caps, default=3, help="latency caps of the ladder below Conv4-64's latency")
     options.add_argument("--test-episodes", type=int, default=600, help="behind each accuracy of a front")
@@ -143,6 +145,7 @@ def searches(args: argparse.Namespace, device: str, cap_ms: float) -> list[confi
     Searchers take turns, so that a slow hour of the machine is everyone's.
     """
     same = {"device": device, "latency_ms": cap_ms, "seconds": args.seconds, "learner": args.learner}
+    same |= {"rungs": tuple(args.rungs)}
     same |= {"trials": ENDLESS, "workers": 1, "progress": False, "cache": args.cache}
     contestants = [(BASE, 0), *((name, args.front) for name in args.searchers)]
     asked, profiled = [], profiles.load(device).device
