@@ -121,7 +121,7 @@ def test_everyone_has_the_same_settings_but_for_searcher_and_ladder(args):
     asked = bench.searches(args, "null", 0.1)
     assert [bench.label(config) for config in asked[:3]] == ["random", "random ladder", "metapolicy ladder"]
     assert len(asked) == 2 * 2 * 3 == len({config.run for config in asked})
-    assert {(config.seconds, config.latency_ms, config.rungs) for config in asked} == {(9.0, 0.1, (100, 300, 900))}
+    assert {(config.seconds, config.latency_ms, config.rungs) for config in asked} == {(9.0, 0.1, (2, 4))}
     longer = bench.searches(argparse.Namespace(**vars(args) | {"test_episodes": 700}), "null", 0.1)
     assert not {config.run for config in asked} & {config.run for config in longer}
 
