@@ -36,7 +36,7 @@ def _joint(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Sea
 
 def _metapolicy(space: Space, *, seed: int, problem: Problem | None = None, **settings: Any) -> Searcher:
     from edgemeta.search import knowledge  # as above
-    from edgemeta.search.metapolicy import MetaPolicy
+    from edgemeta.search.meta_searcher import MetaPolicy
 
     if problem is None or (known := knowledge.known(space)) is None:
         return MetaPolicy(space, seed=seed, **settings)

@@ -20,15 +20,14 @@ from edgemeta.contracts import Params
 from edgemeta.errors import BadData
 from edgemeta.space.space import Space
 from edgemeta.tasks import policy
-from edgemeta.tasks.policy import Fast, TaskGraph, task_graph
-from edgemeta.types import Arch, Trial
+from edgemeta.tasks.policy import TaskGraph, task_graph
+from edgemeta.types import Arch
 
 ANCHORS = 24  # networks whose latencies tell a device
 SHARP = 0.25  # temperature of the networks that are taught, in standard deviations of the better half's scores
 TAUGHT = 16  # networks of a triple
 TIGHTEST = 0.03  # share of the networks that the tightest cap of a triple leaves
 BATCH = 64  # triples of an update
-PRESENT = 2.0  # a told score pulls the policy as much as this many samples of it
 
 
 class Sources(NamedTuple):
@@ -236,70 +235,3 @@ def scores_of(
         smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks))
         scores += learned * smooth.numpy().astype(float)
     return shares @ knowledge.centre + (shares @ knowledge.unit) * scores
-
-
-class MetaPolicy:
-    """The policy as an ask/tell searcher: it samples, and what is told moves a few numbers of it.
-
-    Without `knowledge` it begins uniform and is a cross-entropy method over independent slots. With it, proposals begin
-    at what the policy says of the triple. Adapted are the numbers of `Fast`: gradient steps on the likelihood of what
-    was told, weighed by rank, -1 to 1 (REINFORCE, Williams 1992, with ranks for rewards), under a Gaussian prior.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        *,
-        seed: int,
-        knowledge: Knowledge | None = None,
-        triple: Triple | None = None,
-        steps: int = 3,
-        lr: float = 0.3,
-        explore: float = 0.1,
-    ):
-        if (knowledge is None) != (triple is None):
-            raise BadData("a policy that knows must be told of which triple, and only then; give both or neither")
-        self._space, self._steps, self._lr, self._explore = space, steps, lr, explore
-        self._rng = torch.Generator().manual_seed(seed)
-        self._slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
-        self._params = knowledge.params if knowledge else policy.init(self._slots, 0, 1, rng=self._rng)
-        self._context = context_of(knowledge, triple) if knowledge and triple else torch.zeros(policy.DIM)
-        self._fast = policy.still(self._params)
-        self._told: dict[Arch, float | None] = {}
-        self._fresh = False
-
-    def ask(self) -> Arch:
-        """A sample, of several the first that was not told yet."""
-        if self._fresh:
-            self._adapt()
-        uniform = torch.rand((), generator=self._rng) < self._explore
-        params, fast = self._params, self._fast
-        if uniform:
-            params = {name: torch.zeros_like(value) for name, value in params.items()}
-            fast = policy.still(params)
-        picks, _ = policy.sample(params, self._slots, self._context, 8, rng=self._rng, fast=fast)
-        found = [Arch(self._space.name, tuple(row)) for row in picks.tolist()]
-        return next((arch for arch in found if arch not in self._told), found[0])
-
-    def tell(self, trial: Trial) -> None:
-        self._told.setdefault(trial.arch, trial.score)
-        self._fresh = True
-
-    def _adapt(self) -> None:
-        picks = torch.tensor([arch.picks for arch in self._told])
-        weight = _ranks([-np.inf if score is None else score for score in self._told.values()])
-        for _ in range(self._steps):
-            fast = Fast(*(value.clone().requires_grad_() for value in self._fast))
-            log = policy.log_prob(self._params, self._slots, self._context.expand(len(picks), -1), picks, fast)
-            prior = sum((value.square().sum() for value in fast), torch.zeros(())) / 2
-            loss = prior / (PRESENT * len(picks)) - (weight * log).mean()
-            slopes = torch.autograd.grad(loss, list(fast))
-            self._fast = Fast(*(value - self._lr * slope for value, slope in zip(self._fast, slopes, strict=True)))
-        self._fresh = False
-
-
-def _ranks(scores: Sequence[float]) -> Tensor:
-    """(n,) mean ranks, from -1 to 1; equal scores have equal ranks."""
-    _, place, count = np.unique(np.array(scores), return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count + 1) / 2
-    return torch.tensor(2 * middle[place] / max(1, len(scores) - 1) - 1, dtype=torch.float32)

@@ -20,6 +20,7 @@ from edgemeta.contracts import Searcher
 from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.errors import BadData, Infeasible, nearest
 from edgemeta.latency import fewshot, public
+from edgemeta.search.surrogate import improvement, posterior
 from edgemeta.types import Arch, Cost, Trial
 
 NB201_CHEAP = 12 / 200  # of an accuracy query: epochs of the short training over those of the long
@@ -219,15 +220,11 @@ class Belief:
 
 
 class Guess:
-    """Accuracy of candidates: what is expected, corrected by what was queried (a Gaussian process, Rasmussen & Williams
-    2006, eqs. 2.25-2.26; its covariance falls by a constant factor with each slot in which two networks differ, to that
-    of the level, which the first query tells)."""
+    """Accuracy of candidates: what is expected, corrected by what was queried. The first query tells the level."""
 
     def __init__(self, picks: np.ndarray, expected: np.ndarray, unit: float):
         """picks (n, slots); expected (n,) points; unit: points that the better half of the space spreads."""
-        apart = (picks[:, None] != picks[None]).sum(-1)
-        self._expected, self._noise = expected, NOISE * unit
-        self._covariance = LEVEL**2 + (STRUCTURE * unit) ** 2 * np.exp(-apart / REACH)
+        self._picks, self._expected, self._unit = picks, expected, unit
         self._rows: list[int] = []
         self._points: list[float] = []
 
@@ -237,13 +234,10 @@ class Guess:
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         """(n,) means and standard deviations, in points, of what a query would answer."""
-        own = self._noise**2
-        if not self._rows:
-            return self._expected, np.sqrt(np.diag(self._covariance) + own)
-        cross = self._covariance[self._rows]
-        weights = np.linalg.solve(cross[:, self._rows] + own * np.eye(len(self._rows)), cross)
-        mean = self._expected + (np.array(self._points) - self._expected[self._rows]) @ weights
-        return mean, np.sqrt(np.maximum(np.diag(self._covariance) - (cross * weights).sum(0), 0.0) + own)
+        above = np.array(self._points) - self._expected[self._rows]
+        spread = {"structure": STRUCTURE * self._unit, "noise": NOISE * self._unit, "level": LEVEL, "reach": REACH}
+        mean, sd = posterior(self._picks[self._rows], above, self._picks, **spread)
+        return self._expected + mean, sd
 
 
 def decide(
@@ -273,7 +267,8 @@ def decide(
         if queries and open_to:
             mean, sd = guess()
             best = max(asked.values(), default=-math.inf)
-            arch = max(open_to, key=lambda arch: _improvement(mean[row[arch]], sd[row[arch]], best))
+            worth = improvement(mean, sd, best)
+            arch = max(open_to, key=lambda arch: worth[row[arch]])
             asked[arch] = problem.query(arch)
             guess.see(row[arch], asked[arch])
     fitting = [arch for arch in candidates if problem.fits(arch)]
@@ -306,11 +301,3 @@ def _verify(
         for row in some[np.argsort(-worth, kind="stable")[: min(at_once, left)]]:
             problem.time_ms(candidates[row])
         belief.see(problem.timed)
-
-
-def _improvement(mean: float, sd: float, best: float) -> float:
-    """Expected points above `best`; above nothing, the mean itself."""
-    if best == -math.inf:
-        return mean
-    z = (mean - best) / sd
-    return float(sd * (z * ndtr(z) + math.exp(-z * z / 2) / math.sqrt(2 * math.pi)))

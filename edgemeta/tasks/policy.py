@@ -34,13 +34,6 @@ class TaskGraph(NamedTuple):
     edges: Tensor
 
 
-class Fast(NamedTuple):
-    """What adaptation to one task, device and budget changes: slow parameters stay as they are."""
-
-    hidden: Tensor  # (hidden,) added to what the context says
-    shift: Tensor  # (options of all slots,) added to the logits
-
-
 def task_graph(attributes: Mapping[str, float], prototypes: Tensor | None = None) -> TaskGraph:
     """A node for the task, one for each attribute that is known, one for each class: prototypes (way, d).
 
@@ -154,39 +147,32 @@ def hidden_of(params: Params, context: Tensor) -> Tensor:
     return first @ params["policy.hidden.weight"]
 
 
-def still(params: Params) -> Fast:
-    """No adaptation."""
-    options, hidden = params["policy.out.weight"].shape
-    return Fast(torch.zeros(hidden), torch.zeros(options))
-
-
-def log_prob(params: Params, slots: Sequence[int], context: Tensor, picks: Tensor, fast: Fast | None = None) -> Tensor:
+def log_prob(params: Params, slots: Sequence[int], context: Tensor, picks: Tensor) -> Tensor:
     """(n,) of picks (n, slots) int64 under contexts (n, DIM + numbers).
 
     Each slot is decided in view of all before it: the neural autoregressive distribution estimator (Larochelle 2011,
     JMLR W&CP 15, eqs. 1-3) for choices among several, with a context added to its hidden states.
     """
-    base, fast = hidden_of(params, context), fast or still(params)
+    base = hidden_of(params, context)
     places = picks + _offsets(slots)
     before = params["policy.pick.weight"][places].cumsum(1)
     before = torch.cat([torch.zeros_like(before[:, :1]), before[:, :-1]], 1)
-    logits = _logits(params, base[:, None] + before, fast) + _mask(slots)
+    logits = _logits(params, base[:, None] + before) + _mask(slots)
     return logits.log_softmax(-1).gather(-1, places[..., None])[..., 0].sum(1)
 
 
 def sample(
-    params: Params, slots: Sequence[int], context: Tensor, count: int, *, rng: torch.Generator, fast: Fast | None = None
+    params: Params, slots: Sequence[int], context: Tensor, count: int, *, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Picks (count, slots) under one context (DIM + numbers,), and the mean probabilities (options of all slots,).
 
     The latter are the marginals of the policy, estimated by the conditional probabilities along the samples.
     """
     with torch.no_grad():
-        fast = fast or still(params)
         state = hidden_of(params, context).expand(count, -1)
         picked, marginal = [], []
         for first, options in zip(_offsets(slots).tolist(), slots, strict=True):
-            probability = _logits(params, state, fast)[:, first : first + options].softmax(-1)
+            probability = _logits(params, state)[:, first : first + options].softmax(-1)
             pick = torch.multinomial(probability, 1, generator=rng)[:, 0]
             state = state + params["policy.pick.weight"][first + pick]
             picked.append(pick)
@@ -194,8 +180,8 @@ def sample(
         return torch.stack(picked, 1), torch.cat(marginal)
 
 
-def _logits(params: Params, state: Tensor, fast: Fast) -> Tensor:
-    return torch.tanh(state + fast.hidden) @ params["policy.out.weight"].T + params["policy.out.bias"] + fast.shift
+def _logits(params: Params, state: Tensor) -> Tensor:
+    return torch.tanh(state) @ params["policy.out.weight"].T + params["policy.out.bias"]
 
 
 def _offsets(slots: Sequence[int]) -> Tensor:

@@ -17,7 +17,8 @@ from edgemeta.latency import profile
 from edgemeta.latency.table import predictor
 from edgemeta.search import knowledge, searcher
 from edgemeta.search.jobs import DataSpec
-from edgemeta.search.metapolicy import MetaPolicy, Sources, context_of, meta_train
+from edgemeta.search.meta_searcher import MetaPolicy
+from edgemeta.search.metapolicy import Sources, context_of, meta_train
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import edge, tiny
 from edgemeta.types import Cost
