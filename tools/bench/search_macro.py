@@ -83,7 +83,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     made = parser("Regret and broken budgets of searches whose latencies are measured on this machine.")
     made.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
-    made.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=["evolution", "random", "tpe"])
+    made.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=["metapolicy", "evolution", "random", "tpe"])
     made.add_argument("--queries", type=int, default=60, help="accuracy queries of a search")
     made.add_argument("--seeds", type=int, default=5)
     made.add_argument("--nets", type=int, default=400, help="random networks of the profile")
