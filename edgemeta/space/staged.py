@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from edgemeta.errors import BadConfig
 from edgemeta.space.ops import LAYERS, Tape
 from edgemeta.space.space import Segment, Space
-from edgemeta.types import Shape
+from edgemeta.types import Arch, Shape
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,27 @@ def staged(kind: str, in_shape: Shape, stages: Sequence[Stage]) -> Space:
     return Space(f"{kind}-{'x'.join(map(str, in_shape))}", in_shape, tuple(segments))
 
 
+def layers(space: Space, arch: Arch) -> list[tuple[str, str]]:
+    """(place, kind) of each layer in order, as ("stage1.layer1", "conv"); refused where a space has no such stages."""
+    stages, named = space.settings(arch), {option.name for option in fields(Stage)}
+    if len(stages) < len(space.segments) or any(set(stage) != named for stage in stages):
+        raise BadConfig(
+            f"{space.name} has no stages of layers; choose edge, seq or tiny, or make a space with `staged`"
+        )
+    return [
+        (f"stage{i + 1}.layer{j + 1}", kind)
+        for i, stage in enumerate(stages)
+        for j, kind in enumerate(_kinds(i == 0, stage["depth"], stage["kind"]))
+    ]
+
+
 def _lay(first: bool, tape: Tape, options: Sequence[Any]) -> None:
     depth, width, kernel, kind, down = options
-    for layer in range(depth):
-        stride = 2 if layer == 0 and down == "stride" else 1
-        LAYERS["conv" if first and layer == 0 else kind](tape, width, kernel, stride)
+    for layer, own in enumerate(_kinds(first, depth, kind)):
+        LAYERS[own](tape, width, kernel, 2 if layer == 0 and down == "stride" else 1)
     if down == "pool" and tape.halves:
         tape.maxpool()
+
+
+def _kinds(first: bool, depth: int, kind: str) -> list[str]:
+    return ["conv" if first and layer == 0 else kind for layer in range(depth)]
