@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from types import SimpleNamespace
@@ -50,7 +51,7 @@ def args(tmp_path):
         "front": 3,
         "test_episodes": 600,
     }
-    others = {"learner": "protonet", "minutes": 1.0, "episodes": 10, "run": tmp_path, "cache": tmp_path}
+    others = {"learner": "protonet", "minutes": 1.0, "jobs": 1, "episodes": 10, "run": tmp_path, "cache": tmp_path}
     return argparse.Namespace(**names, **others, data_root=tmp_path)
 
 
@@ -173,6 +174,7 @@ def test_each_well_known_network_meets_the_best_found_one_that_takes_no_longer(a
     small, large, slow = (space.arch([{"width": 8}, {}, {}, {"width": w}]) for w in (48, 64, 96))
     ms |= {small: 0.03, large: 0.06, slow: 0.13}
     monkeypatch.setattr(equal, "latencies_ms", lambda space, archs, args: {arch: ms[arch] for arch in archs})
+    monkeypatch.setattr(equal, "found_under", lambda limit_ms, args: small if limit_ms == 0.12 / 3 else slow)
     rows = equal.against({small: 0.90, large: 0.95, slow: 0.97}, args, bench.Here())
     found = {row["network"]: row for row in rows}
     picks = {name: row["picks"] for name, row in found.items()}
@@ -193,9 +195,24 @@ def test_a_network_that_is_too_slow_stands_against_none(args, timed, monkeypatch
     space, ms, _ = timed
     ms[slow := space.arch([{}, {}, {}, {"width": 96}])] = 0.2
     monkeypatch.setattr(equal, "latencies_ms", lambda space, archs, args: ms)
+    monkeypatch.setattr(equal, "found_under", lambda limit_ms, args: LANDMARKS["tapered"](space))
     rows = equal.against({slow: 0.97}, args, bench.Here())
-    assert [row["network"] for row in rows] == [*LANDMARKS, "found, as mobile"]
-    assert list(equal.margins(rows)) == ["gain_at_mobile"]
+    assert [row["network"] for row in rows] == [*LANDMARKS, "found, as mobile", equal.THIRD]
+    assert [name for name in equal.margins(rows) if name.startswith("gain")] == ["gain_at_mobile"]
+
+
+def test_the_search_below_a_latency_is_the_products_own_and_done_once(args, monkeypatch):
+    asked, picks = [], [0] * len(edge().slots)
+
+    def search(**given):
+        asked.append(given)
+        given["run"].mkdir(parents=True)
+        (given["run"] / "search.json").write_text(json.dumps({"winner": {"picks": picks}}))
+
+    monkeypatch.setattr(equal.pipeline, "search", search)
+    assert equal.found_under(0.04, args) == equal.found_under(0.04, args) == Arch(edge().name, tuple(picks))
+    (given,) = asked
+    assert given["latency_ms"] > 0.04 and given["searcher"] == "metapolicy" and given["rungs"] == equal.RUNGS
 
 
 def test_latencies_are_measured_once_and_a_network_without_one_is_left_out(args, timed, monkeypatch):

@@ -14,9 +14,9 @@ Conv4-64 that nothing was taught (seed 0); 1 would be a network that is always r
 are the same with chance, 0.2, for the second.
 
 Equal latency: the metapolicy's front on Omniglot, seed 0, and the well-known networks are timed in turns. Against each
-stands the network of the front with the highest validation score that takes no longer, and one that takes less than a
-third of Conv4-64; all are trained from scratch for `--minutes` on one core and tested on the test classes. Latencies
-are of bodies: the classification after them is the same for all.
+stands the network of the front with the highest validation score that takes no longer; and against Conv4-64 one that a
+longer search finds under a third of its latency. All are trained from scratch for `--minutes` on one core and tested on
+the test classes. Latencies are of bodies: the classification after them is the same for all.
 
 What is done is kept in `--run`, and a bench that was killed goes on from there.
 """
