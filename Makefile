@@ -2,14 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# openssh-server: a test profiles this machine over ssh, with a server, a port and keys of its own.
-DEBIAN_PACKAGES := chromium openssh-client openssh-server$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
+# openssh-server: a test profiles this machine over ssh, with a server, a port and keys of its own. The compilers and the
+# emulator build and run the C of `edgemeta export --c`.
+DEBIAN_PACKAGES := chromium openssh-client openssh-server gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi \
+  qemu-system-arm$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
 WEB := $(HOME)/.cache/edgemeta/web
+NODE := $(HOME)/.cache/edgemeta/node
+ORT := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint bench wheel web clean system-deps
+.PHONY: help .venv demo test lint bench wheel web node clean system-deps
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +24,7 @@ help:  ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev,c]'
 	touch $@
 
 demo: $(STAMP)  ## from this machine to a checked bundle and a report, in minutes (ARGS='--quick')
@@ -41,15 +45,23 @@ bench: $(STAMP)  ## every benchmark, JSON into runs/bench (GOALS=file.json compa
 	  $(BIN)/python $$script --json runs/bench/$$name.json $(if $(GOALS),--goals $(GOALS)) $(ARGS) || status=1; \
 	done; exit $$status
 
-wheel: $(STAMP)  ## build dist/edgemeta-*.whl
+wheel: $(STAMP) web  ## build dist/edgemeta-*.whl, with onnxruntime-web in it where npm is
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
-# Its timings are those of browsers. Without it the checks that need it skip with a reason, so nothing here is fatal.
-web:  ## onnxruntime-web for profiles under Node, into ~/.cache/edgemeta/web
+# The page's three files of it go into export/web/ort too, for the wheel: its users need no npm. Without npm the checks
+# that need it skip with a reason, so nothing here is fatal.
+web:  ## onnxruntime-web for the page of `edgemeta serve` and for profiles under Node, into ~/.cache/edgemeta/web
 	@if ! command -v npm >/dev/null 2>&1; then echo "onnxruntime-web: no npm here; going on without"; \
-	else mkdir -p "$(WEB)" && cp export/web/package.json "$(WEB)" \
+	else mkdir -p "$(WEB)" export/web/ort && cp export/web/package.json "$(WEB)" \
 	  && npm install --prefix "$(WEB)" --no-audit --no-fund --no-package-lock --ignore-scripts \
+	  && cp $(addprefix "$(WEB)"/node_modules/onnxruntime-web/dist/,$(ORT)) export/web/ort \
 	  || echo "onnxruntime-web: could not install, going on without"; fi
+
+node:  ## onnxruntime-node and sharp, for the tests and timings of the runtime for Node, into ~/.cache/edgemeta/node
+	@if ! command -v npm >/dev/null 2>&1; then echo "onnxruntime-node: no npm here; going on without"; \
+	else mkdir -p "$(NODE)" && cp export/web/node.json "$(NODE)/package.json" \
+	  && npm install --prefix "$(NODE)" --no-audit --no-fund --no-package-lock --ignore-scripts \
+	  || echo "onnxruntime-node: could not install, going on without"; fi
 
 clean:  ## remove what the targets above made, .venv included; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -32,6 +32,7 @@ COMMANDS: dict[str, type] = {
     "enroll": config.Enroll,
     "predict": config.Predict,
     "bench": config.Bench,
+    "serve": config.Serve,
     "report": config.Report,
     "demo": config.Demo,
 }

@@ -56,6 +56,9 @@ class Budget(Common):
     latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
     ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
+    int8: bool = setting(
+        False, "make the network in int8 as well, and ship that if it is faster or alone under the flash cap"
+    )
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -132,7 +135,8 @@ class Search(Task, Budget):
     eval_episodes: int = setting(300, "validation episodes per score")
     seconds: float = setting(math.inf, "propose new networks while this time leaves room for halving", unit="s")
     trial_seconds: float = setting(math.inf, "a network whose training takes longer has failed", unit="s")
-    front: int = setting(0, "search under this many tighter latency caps as well, and write a bundle for each")
+    front: int = setting(0, "search under this many tighter caps as well, and write a bundle for each")
+    front_over: Literal["latency_ms", "ram_kib", "flash_kib"] = setting("latency_ms", "for --front: what is capped")
 
     @property
     def cap(self) -> Cost:
@@ -161,6 +165,13 @@ class Export(Common):
     """Write checked and measured bundles of everything `train` (or `search`) has trained."""
 
     out: Path | None = setting(None, "folder of the bundle (default: RUN/bundle)")
+    int8: bool = setting(False, "as for `search`; what was searched for with it has it")
+    c: Path | None = setting(None, "write the bundle as C99 as well, for microcontrollers, to this folder")
+    ort: Path | None = setting(None, "write the bundle in ORT format as well, for phones, to this folder")
+    node: Path | None = setting(None, "write the bundle with a runtime for Node as well, to this folder")
+    c_rows: int = setting(25, "for --c: examples that it can learn from")
+    c_way: int = setting(5, "for --c: classes that it can tell apart")
+    c_core: Literal["m3", "m4", "m7"] = setting("m4", "for --c: Cortex-M on which it is measured, emulated")
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -195,6 +206,19 @@ class Predict(Bench):
 
     images: Path = setting(Path("images"), "an image or a folder of images")
     state: Path = setting(Path("state.npz"), "file that keeps what the device has learned")
+    unknown: float | None = setting(
+        None,
+        "call 'unknown' what is less like any class than all but this share of the enrolled examples, such as 0.05",
+    )
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Serve:
+    """A page in the browser of this machine that draws, photographs, teaches and asks a bundle; nothing leaves it."""
+
+    bundle: Path = setting(Path("runs/edge/bundle"), "bundle folder", positional=True)
+    port: int = setting(8000, "port on localhost")
+    out: Path | None = setting(None, "write the page to this folder instead, for any static web server")
 
 
 @dataclass(frozen=True, config=_FROZEN)

@@ -50,6 +50,9 @@ class Learner(NamedTuple):
     predict: Callable[[Params, Fast, Tensor], Tensor]  # slow, fast, x -> logits (n, way)
     outer: Callable | None = None  # slow, tasks, weights -> loss and gradient, where it is not that of the query loss
     transductive: bool = False  # queries are normalised by one another: to be said beside every figure
+    # Fast tensors have a row for each class, and those of all examples are the sums of those of some and of the others,
+    # zeros standing for a class that is not among them: a device may add shots up instead of keeping them.
+    sums: bool = False
 
 
 class Searcher(Protocol):

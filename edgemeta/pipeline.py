@@ -28,7 +28,7 @@ from tqdm import tqdm
 from edgemeta import config as configs
 from edgemeta.config import make
 from edgemeta.data.episode import pool
-from edgemeta.errors import BadBundle, Infeasible
+from edgemeta.errors import Infeasible
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.cost import cost
 from edgemeta.latency.table import predictor as predictor_for
@@ -36,7 +36,7 @@ from edgemeta.learners import LEARNERS
 from edgemeta.learners.settings import recipe
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
-from edgemeta.report import page
+from edgemeta.report import course, page
 from edgemeta.report.tables import table
 from edgemeta.search import searcher
 from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
@@ -46,10 +46,11 @@ from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, explained, imports, profiling, summary
+from edgemeta.stages import assemble, device_side, explained, imports, microcontroller, mobile, node, profiling, summary
 from edgemeta.stages import front as fronts
 from edgemeta.stages import pick as picking
-from edgemeta.stages.candidates import Candidate, Outcome, first_fitting, searched
+from edgemeta.stages import serve as serving
+from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile, Trial
 
@@ -60,6 +61,7 @@ QUICK = {  # what `demo --quick` sets where the user does not
 }  # fmt: skip
 DEMO_SHARE = 0.45  # of Conv4-64's latency: the demo's cap
 OTHER_DOMAIN = "digits"  # handwritten digits: nothing like them was trained on
+FORMS = {"c": microcontroller, "ort": mobile, "node": node}  # of `export`, beside the bundle
 
 
 def command(config_type: type, *, goes_on: type | None = None, locks: bool = False) -> Callable:
@@ -124,22 +126,18 @@ def search(config: configs.Search) -> str:
     with folder.stage("profile"):
         profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, profile)
+    fronts.require(config, problem)
     with folder.stage("search"), worker_pool(config.workers) as executor:
         found, ranking = _run(config, folder, problem, executor)
     if config.searcher == "metapolicy":
         folder.note("policy", explained.note(problem))
-    here, why = config.device == assemble.HOST, assemble.unlowered(config.learner)
+    here = config.device == assemble.HOST
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
-        if why:
-            winner, refused = _best(candidates, problem)
-        else:
-            winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
+        winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
         noted = summary.search_note(config, profile, ranking, winner, refused, found.infeasible)
         folder.note("search", noted)
-        if why:
-            _drop_bundles(folder, why)
-        elif trained := summary.trained_for(folder, noted, problem):
+        if trained := summary.trained_for(folder, noted, problem):
             _write_bundles(folder.bundle, noted, trained, problem, profile, measure=here)
         else:
             summary.drop_siblings(folder.bundle)  # they answered another search
@@ -152,25 +150,14 @@ def search(config: configs.Search) -> str:
 
 def _run(config: configs.Search, folder: RunFolder, problem: Problem, executor: Executor) -> tuple[Search, list[Trial]]:
     """The search under the caps of a problem, and its ranking."""
-    proposing = searcher(config.searcher, problem, seed=config.seed)
+    proposing = searcher(config.searcher, problem, seed=config.seed, trials=config.trials)
     ledger = Ledger(folder.ledger, problem.space, problem.task)
     how = (executor, config.workers, config.progress, config.trial_seconds)
     found = Search(problem, proposing, config.searcher, ledger, *how)
-    return found, found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
-
-
-def _best(candidates: list[Candidate], problem: Problem) -> tuple[Outcome, list[Outcome]]:
-    """The best network of a learner that no bundle can hold, at its predicted cost; none was refused."""
-    if not candidates:
-        raise Infeasible(f"no network under {problem.cap} is trained; raise --trials or --seconds")
-    return Outcome(candidates[0], problem.cost(candidates[0].arch), None), []
-
-
-def _drop_bundles(folder: RunFolder, why: str) -> None:
-    """Remove the bundles of another search, and say why this one has none."""
-    for old in summary.bundles_of(folder.bundle):
-        shutil.rmtree(old)
-    warnings.warn(f"no bundle: {why}", stacklevel=2)
+    ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
+    volumes = course.volumes(found.trained(), problem.cap)
+    ledger.mark("hypervolume", {name: own[-1] for name, own in volumes.items()})
+    return found, ranking
 
 
 @command(configs.Train, goes_on=configs.Search, locks=True)
@@ -202,17 +189,34 @@ def train(config: configs.Train) -> str:
 
 @command(configs.Export, locks=True)
 def export(config: configs.Export) -> str:
-    """A checked, measured bundle per trained learner; one that breaks a cap gives way to the next candidate."""
+    """A checked, measured bundle per trained learner; one that breaks a cap gives way to the next candidate.
+
+    With `--c`, `--ort` or `--node` the bundle in other forms, too: that of `pick`, where there was no search.
+    """
     folder = RunFolder(config.run)
+    target = config.out or folder.bundle
+    forms = {name: form for name, form in FORMS.items() if getattr(config, name) is not None}
+    for name, form in forms.items():
+        form.require(getattr(config, name))
+    if folder.read("search") or not (forms and folder.read("pick") and target == folder.bundle):
+        _export_bundles(config, folder, target)
+    told = [summary.bundles_text(target)]
+    for name, form in forms.items():
+        with folder.stage(name):
+            told.append(form.write(config, folder, target))
+    return "\n".join(told)
+
+
+def _export_bundles(config: configs.Export, folder: RunFolder, target: Path) -> None:
     noted = folder.need("search", "search")
-    settings = make(configs.Search, noted["config"] | {"run": config.run, "progress": config.progress})
+    asked = {"run": config.run, "progress": config.progress} | ({"int8": True} if config.int8 else {})
+    settings = make(configs.Search, noted["config"] | asked)
     space = assemble.space_of(settings)
     profile = assemble.profile_of(settings, folder, space)
     problem = assemble.problem_of(settings, folder, space, profile)
-    trained, target = summary.trained_for(folder, noted, problem), config.out or folder.bundle
+    trained = summary.trained_for(folder, noted, problem)
     with folder.stage("export"):
         _write_bundles(target, noted, trained, problem, profile, measure=settings.device == assemble.HOST)
-    return summary.bundles_text(target)
 
 
 def _write_bundles(
@@ -220,11 +224,6 @@ def _write_bundles(
 ) -> None:
     """The search's learner at `target`, the others beside it; what was trained longest first."""
     lines = {line[0].learner: line for line in summary.export_lines(noted, trained, problem)}
-    for learner in [learner for learner in lines if assemble.unlowered(learner)]:
-        if len(lines) == 1:
-            raise BadBundle(f"no bundle for {learner}: {assemble.unlowered(learner)}")
-        warnings.warn(f"no bundle for {learner}: {assemble.unlowered(learner)}", stacklevel=2)
-        del lines[learner]
     for learner, candidates in lines.items():
         own = target if learner == problem.learner else summary.sibling(target, learner)
         try:
@@ -250,7 +249,8 @@ def enroll(config: configs.Enroll) -> str:
 @command(configs.Predict)
 def predict(config: configs.Predict) -> str:
     """Let the device runtime name images."""
-    return device_side.run("predict", config.bundle, config.threads, images=[config.images], state=config.state)
+    asked = {"images": [config.images], "state": config.state, "unknown": config.unknown}
+    return device_side.run("predict", config.bundle, config.threads, **asked)
 
 
 @command(configs.Bench)
@@ -258,6 +258,12 @@ def bench(config: configs.Bench) -> str:
     """Time a bundle here, beside what its manifest says."""
     manifest = bundles.read(config.bundle)
     return summary.bench_table(manifest, bundles.measure(config.bundle, threads=config.threads))
+
+
+@command(configs.Serve)
+def serve(config: configs.Serve) -> str:
+    """Teach a bundle in a browser: a page on localhost, or a folder for any static web server."""
+    return serving.run(config)
 
 
 @command(configs.Report, locks=True)

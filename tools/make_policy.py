@@ -1,12 +1,12 @@
 """Make the policy of the meta-learned searcher that ships with the wheel, from networks that were trained briefly.
 
-    python tools/make_zoo.py --run runs/zoo ...
-    python tools/make_policy.py --scores runs/zoo/short
+    python tools/make_zoo.py --networks 24 --minutes 3 --jobs 2 --data-root ../shared/data --run runs/zoo
+    python tools/make_policy.py --scores runs/zoo/short --data-root ../shared/data
 
 `--scores` are the results of the zoo's candidates: each was trained on all domains at once and tested on the validation
-classes of each, so every domain is a source task. A Gaussian process over decisions and costs carries their scores to
-thousands of networks; how well it does so is measured by leaving networks out. Source devices are the profiles that
-ship, and simulated ones (edgemeta.latency.simulate).
+classes of each, so every domain with every number of shots is a source task. A Gaussian process over decisions and
+costs carries their scores to thousands of networks; how well it does so is measured by leaving networks out. Source
+devices are the profiles that ship, and simulated ones (edgemeta.latency.simulate).
 """
 
 from __future__ import annotations
@@ -74,18 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _scored(folder: Path) -> tuple[Space, dict[Arch, dict[str, float]]]:
-    """Networks and their points on the validation classes of each domain, mean over the numbers of shots."""
+    """Networks and their points on the validation classes of each task: a domain and a number of shots."""
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if len(rows) < FEWEST:
         sys.exit(f"{len(rows)} scored networks in {folder}, {FEWEST} are needed; run tools/make_zoo.py first")
     space = named(Arch.parse(rows[0]["arch"]).space)
     found = {}
     for row in rows:
-        tests: dict[str, list[float]] = {}
-        for test in row["tests"]:
-            if test["split"] == "val":
-                tests.setdefault(test["data"], []).append(100 * test["accuracy"])
-        found[Arch.parse(row["arch"])] = {task: float(np.mean(points)) for task, points in tests.items()}
+        tests = [test for test in row["tests"] if test["split"] == "val"]
+        found[Arch.parse(row["arch"])] = {f"{of['data']} {of['shot']}": 100 * of["accuracy"] for of in tests}
     return space, found
 
 
@@ -122,10 +119,11 @@ def _features(space: Space, arch: Arch) -> list[float]:
 
 
 def _attributes(task: str, space: Space, args: argparse.Namespace) -> dict[str, float]:
-    folder = args.data_root / task if args.data_root else None
+    name, shot = task.split()
+    folder = args.data_root / name if args.data_root else None
     root = str(folder.resolve()) if folder and folder.is_dir() else None
-    pool = data_pool(DataSpec(task, root, str(args.cache), space.in_shape, 0), "train")
-    return knowledge.attributes(pool, space)
+    pool = data_pool(DataSpec(name, root, str(args.cache), space.in_shape, 0), "train")
+    return knowledge.attributes(pool, space, int(shot))
 
 
 def _devices(space: Space, archs: Sequence[Arch], simulated: int, seed: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Make the zoo that ships with the wheel: small networks meta-trained well on several domains, in one file.
 
-    python tools/make_zoo.py --networks 16 --minutes 4 --jobs 2 --data-root ../shared/data
+    python tools/make_zoo.py --networks 24 --minutes 3 --jobs 2 --data-root ../shared/data
 
 Candidates are drawn over geometric ladders of latency (on the profiles that ship, relative to Conv4-64), RAM and flash,
 well-known nets among them. Each is trained briefly; the best of each rung on validation classes is kept and trained for

@@ -13,6 +13,9 @@ _FILE_BYTES = 100
 _NODE_BYTES = {"conv": 167, "maxpool": 62, "avgpool": 64, "add": 38, "gap": 33, "concat": 60, "shuffle": 410}
 _OTHER_NODE_BYTES = 60  # kinds that only public tables hold, which are costed and never exported
 _RELU_BYTES = 26
+# The same where every value is quantised and taken back, and for each filter two scales and two zeros.
+_INT8_NODE_BYTES = {"conv": 675, "maxpool": 250, "avgpool": 271, "add": 238, "gap": 238, "concat": 224, "shuffle": 634}
+_INT8_FILTER_BYTES = 16
 
 
 def cost(ops: Sequence[Op], predictor: Predictor) -> Cost:
@@ -30,7 +33,8 @@ def upper(ops: Sequence[Op], predictor: Predictor) -> Cost:
 
 def _cost(ops: Sequence[Op], predictor: Predictor, body_ms: float) -> Cost:
     ms = body_ms + predictor.head_ms
-    return Cost(ms, peak_ram_kib(ops, predictor.precision), flash_kib(ops), energy_mj(ms, predictor))
+    precision = predictor.precision
+    return Cost(ms, peak_ram_kib(ops, precision), flash_kib(ops, precision), energy_mj(ms, predictor))
 
 
 def energy_mj(ms: float, predictor: Predictor) -> float:
@@ -76,8 +80,12 @@ def _volume(shape: tuple[int, int, int]) -> int:
     return shape[0] * shape[1] * shape[2]
 
 
-def flash_kib(ops: Sequence[Op]) -> float:
-    """KiB of the float32 ONNX file: weights, plus what its nodes take (within 1 KiB for the spaces that ship)."""
+def flash_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
+    """KiB of the ONNX file: weights, plus what its nodes take (within 1 KiB for the spaces that ship)."""
+    if precision == "int8":
+        filters = sum(_INT8_FILTER_BYTES * op.out_shape[0] for op in ops if op.kind == "conv")
+        weights = sum(op.weight_bytes // FLOAT_BYTES for op in ops)
+        return (filters + weights + sum(_INT8_NODE_BYTES.get(op.kind, _OTHER_NODE_BYTES) for op in ops)) / KIB
     nodes = sum(
         op.weight_bytes + _NODE_BYTES.get(op.kind, _OTHER_NODE_BYTES) + (_RELU_BYTES if op.act == "relu" else 0)
         for op in ops

@@ -39,12 +39,12 @@ def to_onnx(
     `weights` are those of `nets.build.fold`, `ranges` those of `calibrate`. `weight_bits=7` is for x86 without VNNI
     instructions, whose 16-bit sums of two products overflow with 8-bit weights.
     """
-    spans = _spans(ops, ranges)
+    spans = spans_of(ops, ranges)
     initializers = _activations(spans)
     for i, op in enumerate(ops):
         if op.kind == "conv":
             kernel, bias = weights[f"{i}.weight"], weights[f"{i}.bias"]
-            initializers += _constants(i, kernel, bias, _scale(spans[value(op.inputs[0])]), weight_bits)
+            initializers += _constants(i, kernel, bias, step_of(spans[value(op.inputs[0])]), weight_bits)
     return model(ops, _nodes(ops), initializers, batch=batch, last=f"{value(len(ops) - 1)}.dq")
 
 
@@ -77,11 +77,11 @@ def calibrate(run: Callable[[np.ndarray], Sequence[np.ndarray]], batches: Iterab
 
 def stored_model(ops: Sequence[Op]) -> onnx.ModelProto:
     """An int8 model for one example, to be timed: its kernels are pieces of what `stored_weights` gives."""
-    spans, cutter = _spans(ops, _stored_ranges(ops)), Cutter(POOL)
+    spans, cutter = spans_of(ops, _stored_ranges(ops)), Cutter(POOL)
     initializers = _activations(spans)
     for i, op in enumerate(ops):
         if op.kind == "conv":
-            initializers += _stored(i, op, _scale(spans[value(op.inputs[0])]), cutter.cut(math.prod(op.weight_shape)))
+            initializers += _stored(i, op, step_of(spans[value(op.inputs[0])]), cutter.cut(math.prod(op.weight_shape)))
     return model(ops, _nodes(ops), initializers, batch=1, last=f"{value(len(ops) - 1)}.dq")
 
 
@@ -119,7 +119,7 @@ def _dequantise(name: str, **settings: Any) -> onnx.NodeProto:
     return helper.make_node("DequantizeLinear", inputs, [f"{name}.dq"], name=f"{name}.dequantise", **settings)
 
 
-def _spans(ops: Sequence[Op], ranges: Mapping[str, Range]) -> dict[str, Range]:
+def spans_of(ops: Sequence[Op], ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Range of each value, zero included: from zero after a ReLU, and its input's for a pool, which works on bytes."""
     spans = {"x": _around_zero(ranges["x"])}
     for i, op in enumerate(ops):
@@ -132,7 +132,7 @@ def _around_zero(span: Range) -> Range:
     return min(span[0], 0.0), max(span[1], 0.0)
 
 
-def _scale(span: Range) -> np.float32:
+def step_of(span: Range) -> np.float32:
     """Size of one step; any will do where nothing but zero occurs."""
     return np.float32((span[1] - span[0]) / LEVELS or 1 / LEVELS)
 
@@ -140,8 +140,8 @@ def _scale(span: Range) -> np.float32:
 def _activations(spans: Mapping[str, Range]) -> list[TensorProto]:
     constants = []
     for name, span in spans.items():
-        zero = np.uint8(round(-span[0] / float(_scale(span))))
-        constants += [_constant(f"{name}.scale", _scale(span)), _constant(f"{name}.zero", zero)]
+        zero = np.uint8(round(-span[0] / float(step_of(span))))
+        constants += [_constant(f"{name}.scale", step_of(span)), _constant(f"{name}.zero", zero)]
     return constants
 
 

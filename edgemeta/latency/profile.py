@@ -23,9 +23,10 @@ MAX_BYTES = 64 * 2**20  # far above any real profile; a wrong file is refused be
 MAX_MEDIAN_MS = 1e4  # an operator of a small network that takes 10 s is a time in another unit
 AGAIN = "run `edgemeta profile` to measure this machine"
 
-_KEY = re.compile(r"([a-z]+)_(\d+)x(\d+)x(\d+)-(\d+)x(\d+)x(\d+)_k(\d+)s(\d+)g(\d+)_([a-z]+)")
+_N = r"(\d{1,7})"
+_KEY = re.compile(rf"([a-z]+)_{_N}x{_N}x{_N}-{_N}x{_N}x{_N}_k{_N}s{_N}g{_N}_([a-z]+)")
 _Ms = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Size = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=0, lt=10**7)]  # what is computed of nine of them is a float yet
 _Name = Annotated[str, Field(min_length=1)]
 
 
@@ -36,18 +37,18 @@ class _Strict(BaseModel):
 class _Timing(_Strict):
     median_ms: _Ms
     iqr_ms: _Ms
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class _Op(_Strict):
     kind: str
     in_shape: tuple[_Size, _Size, _Size]
     out_shape: tuple[_Size, _Size, _Size]
-    kernel: int
-    stride: int
-    groups: int
+    kernel: _Size
+    stride: _Size
+    groups: _Size
     act: str
-    inputs: tuple[int, ...]
+    inputs: tuple[Annotated[int, Field(ge=-1, lt=10**7)], ...]
 
 
 class _Net(_Strict):
@@ -63,7 +64,7 @@ class _Profile(_Strict):
     versions: dict[str, str]
     threads: Annotated[int, Field(ge=1)]
     precision: _Name
-    batch: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1, lt=2**31)]
     measured_on: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
     cpu: str
     governor: str

@@ -89,7 +89,7 @@ class Rates:
         """Of tensor `name` at a step after `done` (1,) others; broadcasts over it."""
         share = way if name in HEAD else 1
         if self.per == "fixed":
-            return torch.full_like(done, share * (self.head if name in HEAD else self.body))
+            return torch.full_like(done, self.head if name in HEAD else self.body) * share
         if self.per == "parameter":
             return slow[f"rate.{name}"] * share
         log_lr = slow["head.log_lr" if name in HEAD else "body.log_lr"]

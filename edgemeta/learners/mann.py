@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot, pad
+from torch.nn.functional import normalize, one_hot
 
 from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.errors import BadData
@@ -66,17 +66,17 @@ def mann(
     def control(slow: Params, fast: Fast, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden, cell (n, controller) and keys (n, reads, width) of features (n, d) with labels (n, most_ways)."""
         z = torch.tanh(normal(x) @ slow["project.weight"] + slow["project.bias"])
-        state = fast["hidden"].expand(len(x), -1), fast["cell"].expand(len(x), -1)
+        state = fast["hidden"].expand(x.shape[0], -1), fast["cell"].expand(x.shape[0], -1)
         seen = torch.cat([z, label], 1)
         hidden, cell = lstm(slow, "controller", seen, state)
         keys = torch.tanh(torch.cat([hidden, seen], 1) @ slow["keys.weight"] + slow["keys.bias"])
-        return hidden, cell, keys.view(len(x), reads, width)
+        return hidden, cell, keys.view(x.shape[0], reads, width)
 
     def step(slow: Params, fast: Fast, support: Support) -> Fast:
         """Source: eq. 5 to 8; the memory is read after it was written."""
-        turn = (torch.arange(len(support.x), device=support.x.device) == fast["done"]).to(support.x.dtype)[None]
+        turn = (torch.arange(support.x.shape[0], device=support.x.device) == fast["done"]).to(support.x.dtype)[None]
         label = turn @ support.onehot
-        padded = pad(label, (0, most_ways - label.shape[1]))
+        padded = torch.cat([label, label.new_zeros(1, most_ways - label.shape[1])], 1)
         hidden, cell, keys = control(slow, fast, turn @ support.x, padded)
         spare = one_hot(fast["usage"].topk(reads, largest=False).indices, slots).to(keys.dtype)  # (reads, slots)
         write = torch.sigmoid(slow["gate"]) * fast["read"] + torch.sigmoid(-slow["gate"]) * spare
@@ -90,11 +90,11 @@ def mann(
 
     def predict(slow: Params, fast: Fast, x: Tensor) -> Tensor:
         """Logits (n, way)."""
-        unlabelled = x.new_zeros(len(x), most_ways)
+        unlabelled = x.new_zeros(x.shape[0], most_ways)
         hidden, _, keys = control(slow, fast, x, unlabelled)
         read = attend(slow, keys, fast["memory"]) @ fast["memory"]
         logits = torch.cat([hidden, read.flatten(1)], 1) @ slow["out.weight"] + slow["out.bias"]
-        return logits[:, : len(fast["seen"])]
+        return logits[:, : fast["seen"].shape[0]]
 
     return Learner("mann", net, True, None, init, start, step, predict)
 

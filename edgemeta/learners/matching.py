@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.learners.cells import lstm, lstm_init, zeros
-from edgemeta.learners.inner import normal
+from edgemeta.learners.inner import DONE, normal
 
 PADDED = -1e4  # similarity of a padding row: its weight underflows to zero
 LEAST = 1e-6  # probability
@@ -29,7 +29,9 @@ def matching(
 
     slow: the body, `head.log_scale` () of the cosine, and with `full_context` a projection to `width` numbers and the
     LSTMs of the full-context embeddings. fast: `keys` (n, d or width), the support's embeddings, and `labels` (n, way):
-    all examples are kept, so a device's memory grows with them.
+    all examples are kept, so a device's memory grows with them. With `full_context` also `done` (1,), examples read,
+    and the LSTMs' states (width,): a `step` reads one example from the front and one from the back then, so that there
+    are as many steps as examples.
 
     Departures. The cosine is multiplied by a learned scale: between -1 and 1 the softmax of eq. 2 cannot be sure of
     anything. Features are layer-normalised. Each class weighs alike, however many examples it has: the sum of eq. 1
@@ -51,13 +53,16 @@ def matching(
         return normal(normal(x) @ slow["head.project"]) if full_context else normal(x)
 
     def start(slow: Params, support: Support) -> Fast:
-        wide = width if full_context else support.x.shape[1]
-        return {"keys": support.x.new_zeros(len(support.x), wide), "labels": torch.zeros_like(support.onehot)}
+        if not full_context:
+            return {"keys": torch.zeros_like(support.x), "labels": torch.zeros_like(support.onehot)}
+        blank = support.x.new_zeros
+        states = {f"{cell}.{part}": blank(width) for cell in ("forward", "backward") for part in ("hidden", "cell")}
+        return {"keys": embed(slow, support.x), "labels": support.onehot, DONE: blank(1)} | states
 
     def step(slow: Params, fast: Fast, support: Support) -> Fast:
-        keys = embed(slow, support.x)
-        seen = support.onehot.sum(1, keepdim=True)
-        return {"keys": (in_context(slow, keys, seen) if full_context else keys) * seen, "labels": support.onehot}
+        if full_context:
+            return in_context(slow, fast, embed(slow, support.x), support.onehot.sum(1, keepdim=True))
+        return {"keys": embed(slow, support.x), "labels": support.onehot}
 
     def predict(slow: Params, fast: Fast, x: Tensor) -> Tensor:
         """Logits (n, way). Source: eq. 1 and 2."""
@@ -66,7 +71,7 @@ def matching(
             query = attentive(slow, query, fast, reads)
         return (attention(slow, query, fast) @ fast["labels"] + LEAST).log()
 
-    return Learner(name, net, True, 1, init, start, step, predict)
+    return Learner(name, net, True, None if full_context else 1, init, start, step, predict)
 
 
 def attention(slow: Params, query: Tensor, fast: Fast) -> Tensor:
@@ -77,20 +82,19 @@ def attention(slow: Params, query: Tensor, fast: Fast) -> Tensor:
     return torch.softmax(slow["head.log_scale"].exp() * similar - share + PADDED * (1 - labels.sum(1)), 1)
 
 
-def in_context(slow: Params, keys: Tensor, seen: Tensor) -> Tensor:
-    """Each example in the context of all: g of eq. 9, a bidirectional LSTM over keys (n, width), added to them.
+def in_context(slow: Params, fast: Fast, keys: Tensor, seen: Tensor) -> Fast:
+    """Each of the LSTMs of eq. 9, g, reads one example more of keys (n, width), one from the front, one from the back.
 
-    Padding, seen (n, 1) = 0, leaves the state as it is.
+    What they say of an example is added to its key. Padding, seen (n, 1) = 0, leaves their states as they are.
     """
-    runs = []
-    for cell, order in (("head.forward", range(len(keys))), ("head.backward", reversed(range(len(keys))))):
-        state, hidden = zeros(keys, keys.shape[1]), {}
-        for i in order:
-            new = lstm(slow, cell, keys[i], state)
-            state = seen[i] * new[0] + (1 - seen[i]) * state[0], seen[i] * new[1] + (1 - seen[i]) * state[1]
-            hidden[i] = state[0]
-        runs.append(torch.stack([hidden[i] for i in range(len(keys))]))
-    return keys + runs[0] + runs[1]
+    new, n = dict(fast), keys.shape[0]
+    for cell, at in (("forward", fast[DONE]), ("backward", n - 1 - fast[DONE])):
+        turn = (torch.arange(n, device=keys.device) == at).to(keys.dtype)[:, None]
+        state, present = (fast[f"{cell}.hidden"], fast[f"{cell}.cell"]), (turn * seen).sum()
+        after = lstm(slow, f"head.{cell}", (turn * keys).sum(0), state)
+        hidden, kept = (present * now + (1 - present) * before for now, before in zip(after, state, strict=True))
+        new |= {f"{cell}.hidden": hidden, f"{cell}.cell": kept, "keys": new["keys"] + turn * seen * hidden}
+    return new | {DONE: fast[DONE] + 1}
 
 
 def attentive(slow: Params, query: Tensor, fast: Fast, reads: int) -> Tensor:

@@ -42,4 +42,4 @@ def protonet(net: Net, *, temperature: float = 10.0) -> Learner:
         distance = ((normal(x)[:, None] - prototypes[None]) ** 2).sum(-1)
         return -slow["head.log_temperature"].exp() / (2 * net.dim) * distance
 
-    return Learner("protonet", net, True, 1, init, start, step, predict)
+    return Learner("protonet", net, True, 1, init, start, step, predict, sums=True)

@@ -43,7 +43,7 @@ def ridge(net: Net, *, penalty: float = 10.0, scale: float = 10.0) -> Learner:
         weighted = z.T * weight
         gram, moment = fast["gram"] + weighted @ z, fast["moment"] + weighted @ support.onehot
         ridged = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        solution = torch.cholesky_solve(moment, torch.linalg.cholesky(ridged))
+        solution = torch.cholesky_solve(moment, torch.linalg.cholesky_ex(ridged).L)
         return {"gram": gram, "moment": moment, "weight": solution}
 
     def predict(slow: Params, fast: Fast, x: Tensor) -> Tensor:

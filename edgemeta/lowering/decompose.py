@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
+
+from edgemeta.lowering import gradients
+from edgemeta.lowering.algebra import solve
 
 aten = torch.ops.aten
 
@@ -27,13 +31,7 @@ BORROWED = (
     aten.gelu_backward,
     aten.leaky_relu,
     aten.leaky_relu_backward,
-    aten.eye,
 )
-
-
-def relu_backward(gradient: Tensor, result: Tensor, threshold: float) -> Tensor:
-    """A product with a mask, two nodes where torch's own rule takes four."""
-    return gradient * (result > threshold).to(gradient.dtype)
 
 
 def var_mean(
@@ -51,17 +49,31 @@ def var(x: Tensor, dim: list[int] | None = None, *, correction: float | None = N
     return var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
 
 
+def eye(rows: int, columns: int | None = None, **kind: Any) -> Tensor:
+    """Counted in int64: torch's own rule counts in the smallest type that does, which runtimes cannot compare."""
+    columns = rows if columns is None else columns
+    device = kind.get("device")
+    same = torch.arange(rows, device=device)[:, None] == torch.arange(columns, device=device)
+    return same.to(kind.get("dtype") or torch.get_default_dtype())
+
+
 OWN: dict[object, Callable] = {
-    aten.threshold_backward.default: relu_backward,
+    aten.eye.default: eye,
+    aten.eye.m: eye,
     aten.var_mean.correction: var_mean,
     aten.var.correction: var,
+    aten.convolution.default: gradients.convolution,
+    aten.convolution_backward.default: gradients.convolution_backward,
+    aten.avg_pool2d_backward.default: gradients.avg_pool2d_backward,
+    aten.as_strided.default: gradients.as_strided,
+    aten.cholesky_solve.default: solve,
 }
+# For which `rules_images` has something better.
+WHOLE = (aten.max_pool2d_with_indices_backward.default, aten.threshold_backward.default)
 
 
 @lru_cache
 def table() -> dict:
-    """Operator -> decomposition, for `make_fx`.
-
-    The next learners, which differentiate the body, add `convolution_backward` and the max-pool's backward to `OWN`.
-    """
-    return {**core_aten_decompositions(), **get_decompositions(BORROWED), **OWN}
+    """Operator -> decomposition, for `make_fx`."""
+    every = {**core_aten_decompositions(), **get_decompositions(BORROWED), **OWN}
+    return {target: parts for target, parts in every.items() if target not in WHOLE}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import fx
 
 from edgemeta.errors import BadBundle
@@ -57,6 +57,7 @@ class Builder:
     constants: Constants
     names: dict[fx.Node, str | list[str]] = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
+    told: list[ValueInfoProto] = field(default_factory=list)  # shapes that inference does not find
 
     def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Append one node with one output, and return the output's name."""
@@ -80,10 +81,25 @@ class Builder:
             held_dtype = held.dtype
         return name if dtype in (None, held_dtype) else self.add("Cast", name, to=onnx_type(dtype))
 
-    def size(self, value: int | fx.Node) -> str:
+    def size(self, value: float | fx.Node) -> str:
         """A number or traced size as a one-element int64 tensor."""
+        if isinstance(value, float):
+            raise BadBundle(f"no ONNX for sizes times {value}; multiply a tensor by the size")
         name = self.names[value] if isinstance(value, fx.Node) else self.ints([value])
         assert isinstance(name, str)
+        return name
+
+    def shape(self, node: fx.Node) -> str:
+        """The sizes of a traced tensor as an int64 tensor."""
+        sizes = node.meta["val"].shape
+        fixed = all(isinstance(size, int) for size in sizes)
+        return self.ints(list(sizes)) if fixed else self.add("Shape", self.tensor(node))
+
+    def tell(self, name: str, node: fx.Node) -> str:
+        """Keep the shape of a result where it is fixed."""
+        value = node.meta["val"]
+        if all(isinstance(size, int) for size in value.shape):
+            self.told.append(helper.make_tensor_value_info(name, onnx_type(value.dtype), list(value.shape)))
         return name
 
     def ints(self, values: Sequence[int | fx.Node]) -> str:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 FORMAT = "edgemeta-bundle"
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
-GRAPHS = ("body", "adapt", "classify")
+GRAPHS = ("body", "adapt", "classify")  # the first where the learner works on features, which it makes
+OPERATORS = "required_operators.config"  # beside graphs in ORT format
 MAX_FILE_BYTES = 256 * 2**20
 MAX_MANIFEST_BYTES = 2**20
 
@@ -74,13 +75,18 @@ class Spread(Record):
 class Measured(Record):
     """Timings of this bundle's graphs on one machine."""
 
-    body_ms: Spread  # one image
-    adapt_ms: Spread  # 5 classes of 5 examples, features given, the learner's steps
+    body_ms: Spread | None = None  # one image; None where `classify` takes images
+    adapt_ms: Spread  # 5 classes of 5 examples, all of the learner's steps
     classify_ms: Spread  # one query, 5 classes
     threads: int
     runtime: str
     device: str
     measured_on: str
+
+    @property
+    def inference(self) -> tuple[Spread, ...]:
+        """From an image to class scores, one after another."""
+        return (self.classify_ms,) if self.body_ms is None else (self.body_ms, self.classify_ms)
 
 
 class Caps(Record):
@@ -95,33 +101,37 @@ class Caps(Record):
 class Costs(Record):
     predicted: Caps = Caps()
     caps: Caps = Caps()
-    graph_kib: float = Field(ge=0)  # the three graphs on disk
+    graph_kib: float = Field(ge=0)  # the graphs on disk
+    adapt_ram_kib: float = Field(ge=0)  # peak of the tensors while 5 classes of 5 examples are adapted to
     measured: Measured | None = None
 
 
 class LearnerInfo(Record):
     name: str
-    steps: int = Field(ge=0, le=1000)
-    on: Literal["features"] = "features"
+    steps: int | None = Field(ge=0, le=1000)  # None: one for each row of the support
+    on: Literal["features", "images"]
+    sums: bool  # whether fast tensors add up: see `contracts.Learner`
 
 
 class Checked(Record):
-    """Largest difference between torch and ONNX Runtime on fresh data, as `check` has it."""
+    """Largest difference between torch and ONNX Runtime on fresh data, as `check` has it; an int8 body is compared with
+    its own arithmetic in torch."""
 
     seed: int
     tolerance: float
-    body: float
+    body: float | None = None
     adapt: float
     classify: float
 
 
 class Manifest(Record):
     format: Literal["edgemeta-bundle"]
-    version: Literal[1]
+    version: Literal[2]
     id: Digest  # of the graphs, the normalisation and the learner: what a saved state depends on
     learner: LearnerInfo
     normalisation: Normalisation
     graphs: dict[Literal["body", "adapt", "classify"], Graph]
+    precision: Literal["fp32", "int8"] = "fp32"  # of the body; what adapts is float
     opset: int
     ir_version: int
     versions: dict[str, str]
@@ -131,12 +141,18 @@ class Manifest(Record):
     facts: dict[str, JsonValue] = {}
 
 
+def graphs_of(on: str) -> tuple[str, ...]:
+    """The graphs of a bundle whose learner works on features or images."""
+    return GRAPHS if on == "features" else GRAPHS[1:]
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def bundle_id(manifest: Mapping[str, Any]) -> str:
     """The same few lines run on the device; `manifest` is the JSON object."""
-    graphs = [manifest["files"][manifest["graphs"][name]["file"]]["sha256"] for name in GRAPHS]
+    there = [name for name in GRAPHS if name in manifest["graphs"]]
+    graphs = [manifest["files"][manifest["graphs"][name]["file"]]["sha256"] for name in there]
     parts = [graphs, manifest["normalisation"], manifest["learner"]]
     return digest(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())

@@ -19,7 +19,7 @@ _STALE_SECONDS = 600.0  # a bundle is written in less than one
 
 
 def folder(target: Path, contents: Mapping[str, bytes]) -> Path:
-    """Write `contents` into a new folder beside `target`, flush it to disk and put it in `target`'s place."""
+    """Write `contents`, by path, into a new folder beside `target`, flush it to disk and put it in `target`'s place."""
     staged: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +27,7 @@ def folder(target: Path, contents: Mapping[str, bytes]) -> Path:
         _sweep(target)
         staged = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
         for name, data in contents.items():
+            (staged / name).parent.mkdir(exist_ok=True)
             _write(staged / name, data)
         os.chmod(staged, 0o755)
         _sync(staged)

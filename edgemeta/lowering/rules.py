@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from onnx import helper
 from torch import fx
 
 from edgemeta.errors import BadBundle
@@ -129,6 +130,7 @@ def _size_arithmetic(kind: str) -> Rule:
 
 
 RULES.update({target: _unary(kind) for kind, target in UNARY.items()})
+RULES[aten.relu_] = RULES[aten.relu]  # nothing reads what was there before
 RULES.update({target: _binary(kind) for kind, target in BINARY.items()})
 RULES.update({target: _compare(kind) for kind, target in COMPARE.items()})
 RULES.update({target: _logic(kind) for kind, targets in LOGIC.items() for target in targets})
@@ -257,7 +259,7 @@ def _unsqueeze(b: Builder, node: Node) -> str:
     return b.add("Unsqueeze", b.tensor(node.args[0]), b.ints([node.args[1]]))
 
 
-@rule(aten.squeeze)
+@rule(aten.squeeze, aten.squeeze_)
 def _squeeze(b: Builder, node: Node) -> str:
     """Torch passes over dimensions that are not 1, ONNX fails there."""
     shape = node.args[0].meta["val"].shape
@@ -274,6 +276,31 @@ def _slice(b: Builder, node: Node) -> str:
     if (start, end, step) == (0, LAST, 1):
         return name
     return b.add("Slice", name, b.size(start), b.size(end), b.ints([axis]), b.size(step))
+
+
+@rule(aten.slice_scatter)
+def _slice_scatter(b: Builder, node: Node) -> str:
+    """What is before the slice, the new values, what is after."""
+    source, update = map(b.tensor, node.args[:2])
+    axis, start, end = argument(node, 2, "dim", 0), argument(node, 3, "start") or 0, argument(node, 4, "end")
+    if argument(node, 5, "step", 1) != 1:
+        raise BadBundle("no ONNX for slice_scatter with a step; scatter by index")
+    parts = [update]
+    if start != 0:
+        parts.insert(0, b.add("Slice", source, b.ints([0]), b.size(start), b.ints([axis])))
+    if end is not None and end != LAST:
+        parts.append(b.add("Slice", source, b.size(end), b.ints([LAST]), b.ints([axis])))
+    return b.add("Concat", *parts, axis=axis) if len(parts) > 1 else update
+
+
+@rule(aten.topk)
+def _top(b: Builder, node: Node) -> list[str]:
+    source, count = node.args[:2]
+    axis, largest = argument(node, 2, "dim", -1), int(argument(node, 3, "largest", True))
+    values = f"{b.prefix}.{len(b.nodes)}"
+    inputs, outputs = [b.tensor(source), b.size(count)], [values, f"{values}.places"]
+    b.nodes.append(helper.make_node("TopK", inputs, outputs, name=f"{values}.TopK", axis=axis, largest=largest))
+    return outputs
 
 
 @rule(aten.select)
@@ -313,7 +340,7 @@ def _full(b: Builder, node: Node) -> str:
 @rule(aten.full_like)
 def _full_like(b: Builder, node: Node) -> str:
     value = b.tensor(node.args[1], dtype_of(node))
-    return b.add("Expand", value, b.add("Shape", b.tensor(node.args[0]))) if rank(node) else value
+    return b.add("Expand", value, b.shape(node.args[0])) if rank(node) else value
 
 
 @rule(aten.scalar_tensor)
@@ -346,7 +373,7 @@ def _scatter(b: Builder, node: Node) -> str:
     source, axis, index, update = node.args
     value = b.tensor(update, dtype_of(node))
     if not isinstance(update, fx.Node):
-        value = b.add("Expand", value, b.add("Shape", b.tensor(index)))
+        value = b.add("Expand", value, b.shape(index))
     adds = {"reduction": "add"} if node.target.overloadpacket is aten.scatter_add else {}
     return b.add("ScatterElements", b.tensor(source), b.tensor(index), value, axis=axis, **adds)
 

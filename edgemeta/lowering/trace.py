@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -15,9 +16,21 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from edgemeta.contracts import Fast, Learner, Params, Support
 from edgemeta.errors import BadBundle
 from edgemeta.lowering.decompose import table
+from edgemeta.lowering.gradients import mask_before_unpool
 
 Named = Mapping[str, Tensor]
-EXAMPLE = {"n": 11, "way": 5, "queries": 7}  # any sizes do, as long as no two are alike and none is 0 or 1
+FEATURES, IMAGES = "features", "x"
+
+
+class Sizes(NamedTuple):
+    """Numbers of support rows, ways and queries."""
+
+    n: int
+    way: int
+    queries: int
+
+
+EXAMPLE = Sizes(11, 5, 7)  # any sizes do, as long as no two are alike and none is 0 or 1
 
 
 @dataclass(frozen=True)
@@ -41,21 +54,24 @@ class Traced:
 
 @dataclass(frozen=True)
 class TracedLearner:
-    """The three functions a device needs. Inputs are `features`, `onehot`, `slow.<name>` and `fast.<name>`."""
+    """The three functions a device needs. Inputs are `features` or `x`, `onehot`, `slow.<name>` and `fast.<name>`."""
 
     start: Traced
     step: Traced
     predict: Traced
+    reads: str  # FEATURES or IMAGES, what examples and queries are called
+    symbols: Mapping[str, str]  # a size that varies, as it was recorded -> n, way or q
 
 
-def trace(learner: Learner, slow: Params) -> TracedLearner:
-    """Record `start`, `step` and `predict` on features (n, d) with n, way and the number of queries left open."""
-    if not learner.on_features:
-        raise BadBundle(
-            f"'{learner.name}' changes the body, which cannot be lowered yet; choose one that adapts on features"
-        )
+def reads(learner: Learner) -> tuple[str, tuple[int, ...]]:
+    """What a learner's examples are called in a graph, and the shape of one."""
+    return (FEATURES, (learner.net.dim,)) if learner.on_features else (IMAGES, learner.net.in_shape)
+
+
+def trace(learner: Learner, slow: Params, sizes: Sizes | None = None) -> TracedLearner:
+    """Record `start`, `step` and `predict`, numbers of examples, ways and queries being open or as in `sizes`."""
     try:
-        traced = _trace(learner, slow, learner.net.dim)
+        traced = _trace(learner, slow, sizes)
     except Exception as error:  # whatever torch says about code that no graph can hold
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise BadBundle(
@@ -67,11 +83,12 @@ def trace(learner: Learner, slow: Params) -> TracedLearner:
     return traced
 
 
-def _trace(learner: Learner, slow: Params, dim: int) -> TracedLearner:
+def _trace(learner: Learner, slow: Params, sizes: Sizes | None) -> TracedLearner:
     """What `start` returns is what `step` and `predict` are recorded on, so the sizes of the fast tensors follow.
 
     Only n, way and the number of queries are symbols: a symbol for every size takes minutes.
     """
+    name, shape = reads(learner)
 
     def start(v: Named) -> Named:
         return _fast(learner.start(_part(v, "slow."), _support(v)))
@@ -80,25 +97,31 @@ def _trace(learner: Learner, slow: Params, dim: int) -> TracedLearner:
         return _fast(learner.step(_part(v, "slow."), _part(v, "fast."), _support(v)))
 
     def predict(v: Named) -> Named:
-        return {"logits": learner.predict(_part(v, "slow."), _part(v, "fast."), v["features"])}
+        return {"logits": learner.predict(_part(v, "slow."), _part(v, "fast."), v[name])}
 
     mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
-    support, queries = _inputs(mode, dim)
+    support, queries = _inputs(mode, name, shape, sizes)
     fixed = {f"slow.{name}": _fake(mode, f"slow.{name}", value.detach()) for name, value in slow.items()}
     started = _record(mode, start, {**support, **fixed})
-    fast = _results(started)
+    with (
+        mode
+    ):  # each a tensor of its own: two that are one, as zeros or slow ones may be, would be taken for each other
+        fast = {key: value.clone() for key, value in _results(started).items()}
     stepped = _record(mode, step, {**support, **fixed, **fast})
-    return TracedLearner(started, stepped, _record(mode, predict, {"features": queries, **fixed, **fast}))
+    predicted = _record(mode, predict, {name: queries, **fixed, **fast})
+    varied = zip((*support["onehot"].shape, queries.shape[0]), ("n", "way", "q"), strict=True)
+    return TracedLearner(started, stepped, predicted, name, {str(size): symbol for size, symbol in varied})
 
 
-def _inputs(mode: FakeTensorMode, dim: int) -> tuple[Named, Tensor]:
-    """Support and queries whose numbers of rows and ways are symbols."""
-    features = _fake(mode, "features", torch.zeros(EXAMPLE["n"], dim), (0,))
-    queries = _fake(mode, "queries", torch.zeros(EXAMPLE["queries"], dim), (0,))
-    ways = _fake(mode, "ways", torch.zeros(EXAMPLE["way"]), (0,))
+def _inputs(mode: FakeTensorMode, name: str, shape: Sequence[int], sizes: Sizes | None) -> tuple[Named, Tensor]:
+    """Support and queries whose numbers of rows and ways are symbols where `sizes` does not fix them."""
+    rows, way, queries = sizes or EXAMPLE
+    free = () if sizes else (0,)
+    x = _fake(mode, name, torch.zeros(rows, *shape), free)
+    ways = _fake(mode, "ways", torch.zeros(way), free)
     with mode:
-        onehot = torch.zeros(features.shape[0], ways.shape[0])
-    return {"features": features, "onehot": onehot}, queries
+        onehot = torch.zeros(x.shape[0], ways.shape[0])
+    return {name: x, "onehot": onehot}, _fake(mode, "queries", torch.zeros(queries, *shape), free)
 
 
 def _fake(mode: FakeTensorMode, name: str, value: Tensor, free: tuple[int, ...] = ()) -> Tensor:
@@ -118,6 +141,7 @@ def _record(mode: FakeTensorMode, function: Callable[[Named], Named], named: Nam
 
     with mode:
         module = make_fx(flat, decomposition_table=table(), _allow_non_fake_inputs=True)(*named.values())
+    mask_before_unpool(module.graph)
     module.graph.eliminate_dead_code()
     return Traced(module, tuple(named), tuple(outputs))
 
@@ -128,7 +152,7 @@ def _results(traced: Traced) -> Named:
 
 
 def _support(values: Named) -> Support:
-    return Support(values["features"], values["onehot"])
+    return Support(values[FEATURES if FEATURES in values else IMAGES], values["onehot"])
 
 
 def _part(values: Named, prefix: str) -> dict[str, Tensor]:

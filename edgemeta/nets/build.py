@@ -95,6 +95,28 @@ WITHOUT_WEIGHTS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def forward(
+    ops: Sequence[Op],
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    after: Callable[[int, Tensor], Tensor] = lambda i, y: y,
+) -> Tensor:
+    """x (n, C, H, W) -> z (n, dim) with weights named as those of `fold`. What an operator gives, and before all others
+    the input at position -1, is passed `after` it: to be rounded, say.
+    """
+    values = [after(-1, x)]
+    for i, op in enumerate(ops):
+        inputs = [values[j + 1] for j in op.inputs]
+        if op.kind == "conv":
+            weight, bias = weights[f"{i}.weight"], weights[f"{i}.bias"]
+            y = F.conv2d(inputs[0], weight, bias, op.steps, op.pads, op.dilation, op.groups)
+            y = F.relu(y) if op.act == "relu" else y
+        else:
+            y = WITHOUT_WEIGHTS[op.kind](op, *inputs)
+        values.append(after(i, y))
+    return values[-1].flatten(1)
+
+
 def fold(ops: Sequence[Op], params: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Float32 {"<i>.weight": (out, in/groups, k, k), "<i>.bias": (out,)} with batch norm folded in."""
     folded = {}

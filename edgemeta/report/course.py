@@ -18,7 +18,14 @@ ROOM = 1.001  # above the slowest network, where no cap says what is too slow
 
 
 def courses(trials: Sequence[Trial], cap: Cost) -> dict[str, list[float]]:
-    """Searcher -> hypervolume after each of its trained trials, 1 being the largest of all.
+    """Searcher -> hypervolume after each of its trained trials, 1 being the largest of all."""
+    found = volumes(trials, cap)
+    largest = max((own[-1] for own in found.values()), default=0.0)
+    return {name: [volume / largest for volume in own] for name, own in found.items()} if largest else {}
+
+
+def volumes(trials: Sequence[Trial], cap: Cost) -> dict[str, list[float]]:
+    """Searcher -> hypervolume after each of its trained trials, where there are FEWEST of them or more.
 
     The volume is that of accuracy above chance by cost below the caps on latency, RAM and flash; without a cap on
     latency the slowest network takes its place.
@@ -29,9 +36,7 @@ def courses(trials: Sequence[Trial], cap: Cost) -> dict[str, list[float]]:
     slowest_ms = ROOM * max(trial.cost.latency_ms for trial in scored)
     reference = replace(cap, latency_ms=min(cap.latency_ms, slowest_ms), energy_mj=math.inf)
     own = {name: [t for t in scored if t.searcher == name] for name in dict.fromkeys(t.searcher for t in scored)}
-    found = {name: hypervolumes(of, reference) for name, of in own.items() if len(of) >= FEWEST}
-    largest = max((volumes[-1] for volumes in found.values()), default=0.0)
-    return {name: [volume / largest for volume in volumes] for name, volumes in found.items()} if largest else {}
+    return {name: hypervolumes(of, reference) for name, of in own.items() if len(of) >= FEWEST}
 
 
 def lines(found: Mapping[str, Sequence[float]], *, width: int) -> Markup:

@@ -22,10 +22,10 @@ def _enas(space: Space, *, seed: int, **settings: Any) -> Searcher:
     return Enas(space, seed=seed, **settings)
 
 
-def _darts(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Searcher:
-    from edgemeta.search.darts import Darts  # as above
+def _darts(space: Space, *, seed: int, problem: Problem, settings: Any = None, order: int = 1) -> Searcher:
+    from edgemeta.search.darts import Bilevel, Darts  # as above
 
-    return Darts(space, seed=seed, problem=problem, **settings)
+    return Darts(space, seed=seed, problem=problem, settings=settings or Bilevel(order=order))
 
 
 def _joint(space: Space, *, seed: int, problem: Problem, **settings: Any) -> Searcher:
@@ -60,12 +60,22 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {  # name -> (space, *, seed, **
     "metapolicy": _metapolicy,
 }
 # Those that learn from the data themselves: (space, *, seed, problem, **settings) -> searcher.
-BY_GRADIENT: dict[str, Callable[..., Searcher]] = {"darts": _darts, "joint": _joint}
+BY_GRADIENT: dict[str, Callable[..., Searcher]] = {
+    "darts": _darts,
+    "darts2": partial(_darts, order=2),
+    "joint": _joint,
+}
 KNOWN = SEARCHERS | BY_GRADIENT
 LOOKING = {*BY_GRADIENT, "metapolicy"}  # take the problem as well: data, device and caps
+PLANNING = {"metaqnn"}  # take the number of networks that are to be trained
 
 
-def searcher(name: str, problem: Problem, *, seed: int) -> Searcher:
-    """The searcher of that name for a problem."""
+def searcher(name: str, problem: Problem, *, seed: int, trials: int) -> Searcher:
+    """The searcher of that name for a problem, of which `trials` networks are to be trained."""
     asked = {"problem": problem} if name in LOOKING else {}
-    return KNOWN[name](problem.space, seed=seed, **asked)
+    return KNOWN[name](problem.space, seed=seed, **asked, **plan(name, trials))
+
+
+def plan(name: str, trials: int) -> dict[str, Any]:
+    """The settings of a searcher that follow from how many networks are to be trained."""
+    return {"trials": trials} if name in PLANNING else {}

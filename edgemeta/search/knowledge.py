@@ -88,7 +88,7 @@ def read(path: Path | str) -> Shipped:
 
 def _shapes(slots: tuple[int, ...], tasks: int) -> dict[str, tuple[int, ...]]:
     rng = torch.Generator().manual_seed(0)
-    params = policy.init(slots, ANCHORS + 1, tasks, rng=rng) | policy.critic_init(slots, rng=rng)
+    params = policy.init(slots, ANCHORS + 1, tasks, rng=rng)
     shapes = {f"policy/{name}": tuple(value.shape) for name, value in params.items()}
     return shapes | {"anchors": (ANCHORS, len(slots)), "centre": (tasks,), "unit": (tasks,)}
 
@@ -118,11 +118,12 @@ def triple(knowledge: Knowledge, problem: Problem) -> Triple:
 
 def graph(problem: Problem) -> TaskGraph:
     """The task of a problem as a graph of its attributes."""
-    return task_graph(attributes(data_pool(problem.data, "train"), problem.space))
+    return task_graph(attributes(data_pool(problem.data, "train"), problem.space, problem.shot))
 
 
-def attributes(pool: Pool, space: Space) -> dict[str, float]:
-    """How many classes teach, of how many examples on average, and the size of their images."""
+def attributes(pool: Pool, space: Space, shot: int) -> dict[str, float]:
+    """How many classes teach, of how many examples on average, the shots of a task, and the size of its images."""
     channels, height, width = space.in_shape
     sizes = {"channels": float(channels), "resolution": math.sqrt(height * width)}
-    return {"classes": len(pool.by_class), "examples": float(np.mean([len(own) for own in pool.by_class])), **sizes}
+    examples = float(np.mean([len(own) for own in pool.by_class]))
+    return {"classes": len(pool.by_class), "examples": examples, "shots": shot, **sizes}

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -27,8 +28,9 @@ class Ledger:
     """Trials of one task, appended one transaction at a time.
 
     `task` names what a score means (data, learner, way, shot, seed): scores of different tasks are never compared,
-    so each is a study of its own in the same SQLite file. A study of another space, or of one that has changed since,
-    is refused: its picks would stand for other networks.
+    so each is a study of its own in the same SQLite file; that a file has trials of another task is said once, with the
+    difference. A study of another space, or of one that has changed since, is refused: its picks would stand for other
+    networks.
     """
 
     def __init__(self, path: Path, space: Space, task: str):
@@ -42,7 +44,13 @@ class Ledger:
                 storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
             )
             rows = self._study.get_trials(deepcopy=False)
+            others = [] if rows else optuna.get_all_study_summaries(storage=f"sqlite:///{path}")
         self._require_same_space(rows)
+        for other in others:
+            if other.n_trials:
+                what = f"{path.name} has {other.n_trials} trials of another task"
+                apart = f"{_apart(other.study_name, task)}; they stay, and this search begins anew"
+                warnings.warn(f"{what}: {apart}", stacklevel=3)
 
     def _require_same_space(self, rows: Sequence[FrozenTrial]) -> None:
         """Refuse a study whose trials are of other slots; the first that is asked for none notes them."""
@@ -84,6 +92,15 @@ class Ledger:
         )
         with self._readable("write"):
             self._study.add_trial(row)
+
+    def mark(self, name: str, value: Any) -> None:
+        """Keep JSON beside the trials: an attribute of the study, which Optuna's dashboard shows."""
+        with self._readable("write"):
+            self._study.set_user_attr(name, value)
+
+    def marked(self, name: str) -> Any:
+        with self._readable("read"):
+            return self._study.user_attrs.get(name)
 
     def trials(self) -> list[Trial]:
         """Every recorded trial, oldest first."""
@@ -127,6 +144,12 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
         if old[name] != new[name]:
             return f"{name} of {now['name']} was one of {old[name]} and is one of {new[name]} now"
     return f"the slots of {now['name']} were in the order {', '.join(old)}"
+
+
+def _apart(then: str, now: str) -> str:
+    """The words by which two tasks differ."""
+    old, new = then.split(), now.split()
+    return f"theirs is {' '.join(w for w in old if w not in new)}, this is {' '.join(w for w in new if w not in old)}"
 
 
 def _lay_out(path: Path) -> None:

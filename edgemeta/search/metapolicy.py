@@ -1,8 +1,8 @@
 """The meta-learned searcher: a policy over architectures that has seen many (task, device, budget) triples.
 
-One forward pass proposes for a new triple; what is measured then adapts the policy and decides among the proposals.
-The parts (`tasks.policy`): a graph convolution embeds the task, the posterior of a few timings (`latency.fewshot`)
-embeds the device, the budget stands beside them; a critic scores architectures. Meta-learning the structure with the
+One forward pass proposes for a new triple; what is measured then decides among the proposals (`meta_searcher`). The
+parts (`tasks.policy`): a graph convolution embeds the task, the posterior of a few timings (`latency.fewshot`) embeds
+the device, the budget stands beside them. Meta-learning the structure with the
 strategy of adapting it is MetaNAS (Elsken 2020, arXiv:1911.11090); departures: the policy is conditioned on the triple,
 and no weights of networks are shared.
 """
@@ -67,8 +67,6 @@ class Lessons(NamedTuple):
     misled: Tensor  # (t,) True where the policy is told of another triple's task
     numbers: Tensor  # (t, ANCHORS + 1) device and budget
     taught: Tensor  # (t, TAUGHT, slots) good networks under the cap
-    seen: Tensor  # (t, TAUGHT, slots) any networks ...
-    score: Tensor  # (t, TAUGHT) ... and what they score, in units
 
 
 def meta_train(
@@ -83,8 +81,8 @@ def meta_train(
 ) -> Knowledge:
     """Learn from random triples: convex mixtures of source tasks, of source devices, and caps of every tightness.
 
-    `steps`: the embedding learns to tell mixtures apart; then policy and critic learn on it; then all are fine-tuned
-    together at a third of the rate. The policy is taught the Boltzmann distribution of scores under the cap, which is
+    `steps`: the embedding learns to tell mixtures apart; then the policy learns on it; then all are fine-tuned together
+    at a third of the rate. The policy is taught the Boltzmann distribution of scores under the cap, which is
     what maximum-entropy reinforcement learning tends to (Levine 2018, arXiv:1805.00909, sec. 2), without its sampling
     noise: the sources' scores are known. Deterministic given the seed.
 
@@ -94,7 +92,6 @@ def meta_train(
     slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     params = policy.init(slots, ANCHORS + 1, len(sources.scores), rng=generator)
-    params |= policy.critic_init(slots, rng=generator)
     half = [np.sort(score)[len(score) // 2 :] for score in sources.scores.values()]
     rows = rng.choice(len(sources.picks), min(ANCHORS, len(sources.picks)), replace=False)
     if len(rows) < ANCHORS:
@@ -105,7 +102,7 @@ def meta_train(
     lessons = _lessons(knowledge, sources, rows, triples, rng)
     knowledge = knowledge._replace(params=policy.with_units(params, lessons.graph))
     for stage, count, rate in zip(("task.", "policy.", ""), steps, (lr, lr, lr / 3), strict=True):
-        _learn(knowledge, lessons, (stage, "mix.", "critic.") if stage else ("",), count, rate, generator)
+        _learn(knowledge, lessons, (stage, "mix.") if stage else ("",), count, rate, generator)
     return knowledge
 
 
@@ -116,23 +113,20 @@ def _lessons(
     scores = np.maximum((scores - knowledge.centre[:, None]) / knowledge.unit[:, None], -3.0)
     times = np.array([log - log[anchors].mean() for log in sources.log_ms.values()])
     picks = torch.as_tensor(sources.picks)
-    graphs, shares, numbers, taught, seen, score = [], [], [], [], [], []
+    graphs, shares, numbers, taught = [], [], [], []
     for _ in range(count):
         mix, log = _mixed(len(scores), rng), _mixed(len(times), rng) @ times
         found, cap = mix @ scores, np.quantile(log, rng.uniform(TIGHTEST, 1.0))
         weight = np.where(log <= cap, np.exp(np.minimum(0.0, (found - found[log <= cap].max()) / SHARP)), 0.0)
         good = rng.choice(len(found), TAUGHT, p=weight / weight.sum())
-        some = rng.choice(len(found), TAUGHT)
         graphs.append(task_graph(_between(list(knowledge.tasks.values()), mix)))
         shares.append(mix)
         numbers.append(_numbers(log[anchors], cap))
         taught.append(picks[good])
-        seen.append(picks[some])
-        score.append(found[some])
     graph = TaskGraph(torch.stack([g.nodes for g in graphs]), torch.stack([g.edges for g in graphs]))
-    plain = [torch.tensor(np.array(rows), dtype=torch.float32) for rows in (shares, numbers, score)]
+    plain = [torch.tensor(np.array(rows), dtype=torch.float32) for rows in (shares, numbers)]
     misled = torch.tensor(rng.uniform(size=count) < knowledge.doubt)
-    return Lessons(graph, plain[0], misled, plain[1], torch.stack(taught), torch.stack(seen), plain[2])
+    return Lessons(graph, plain[0], misled, plain[1], torch.stack(taught))
 
 
 def _mixed(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -167,7 +161,8 @@ def _learn(
 ) -> None:
     """Updates, in place, of the parameters whose names begin with one of `prefixes`."""
     params = knowledge.params
-    leaves = [value.requires_grad_() for name, value in params.items() if name.startswith(prefixes)]
+    trained = (name for name in params if name.startswith(prefixes) and not name.startswith("stat."))
+    leaves = [params[name].requires_grad_() for name in trained]
     optimizer = torch.optim.Adam(leaves, lr=lr)
     for _ in range(steps):
         rows = torch.randint(len(lessons.shares), (BATCH,), generator=generator)
@@ -186,8 +181,7 @@ def _loss(knowledge: Knowledge, lessons: Lessons, rows: Tensor) -> Tensor:
     told = torch.where(lessons.misled[rows][:, None], e.roll(1, 0), e)
     context = torch.cat([told, lessons.numbers[rows]], 1).repeat_interleave(TAUGHT, 0)
     likelihood = policy.log_prob(params, slots, context, lessons.taught[rows].flatten(0, 1)).mean()
-    scored = policy.critic(params, slots, e.repeat_interleave(TAUGHT, 0), lessons.seen[rows].flatten(0, 1))
-    return likeness - likelihood + (scored - lessons.score[rows].flatten()).square().mean()
+    return likeness - likelihood
 
 
 def context_of(knowledge: Knowledge, triple: Triple) -> Tensor:
@@ -223,15 +217,8 @@ def trusted(knowledge: Knowledge, graph: TaskGraph) -> np.ndarray:
     return (1 - knowledge.doubt) * shares + knowledge.doubt / len(shares)
 
 
-def scores_of(
-    knowledge: Knowledge, graph: TaskGraph, picks: np.ndarray, known: np.ndarray, learned: float
-) -> np.ndarray:
-    """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed as `trusted` has it, and
-    `learned` is the share of the critic, which has smoothed them; 1 where nothing is known of these networks."""
+def scores_of(knowledge: Knowledge, graph: TaskGraph, known: np.ndarray) -> np.ndarray:
+    """(n,) points expected on a task: `known` (tasks, n) are the sources' scores, weighed as `trusted` has it."""
     shares = trusted(knowledge, graph)
-    scores = (1 - learned) * (shares @ ((known - knowledge.centre[:, None]) / knowledge.unit[:, None]))
-    if learned:
-        e = policy.embed_task(knowledge.params, graph)
-        smooth = policy.critic(knowledge.params, knowledge.slots, e, torch.as_tensor(picks))
-        scores += learned * smooth.numpy().astype(float)
+    scores = shares @ ((known - knowledge.centre[:, None]) / knowledge.unit[:, None])
     return shares @ knowledge.centre + (shares @ knowledge.unit) * scores

@@ -18,7 +18,7 @@ class MetaQNN:
     """Q-learning over layer choices (Baker 2017, arXiv:1611.02167); the slots of a space, in order, are its layers.
 
     A state is what the paper lets it be, depth and the choice before, so that tens of trials can fill the table.
-    Rewards come at the end alone and nothing is discounted. `trials` unique networks stretch or shrink the paper's
+    Rewards come at the end alone and nothing is discounted. `trials` trained networks stretch or shrink the paper's
     schedule of epsilon, after which it stays at its last value; a network proposed twice is replayed, not trained
     again. Departures: a `rate` of .3, not .01, and 30 replays a trial, not 100, because the schedule is that short.
 
@@ -43,11 +43,12 @@ class MetaQNN:
         self._replays, self._tries = replays, tries
         self._values: dict[State, list[float]] = {}
         self._rewards: dict[Arch, float] = {}  # the replay memory
+        self._trained = 0  # of the networks in it
 
     @property
     def epsilon(self) -> float:
         """How often a choice is random now."""
-        done = len(self._rewards) * _ENDS[-1] / self._trials
+        done = self._trained * _ENDS[-1] / self._trials
         return next((epsilon for (epsilon, _), end in zip(SCHEDULE, _ENDS, strict=True) if done < end), SCHEDULE[-1][0])
 
     def ask(self) -> Arch:
@@ -61,8 +62,9 @@ class MetaQNN:
 
     def tell(self, trial: Trial) -> None:
         """Only an architecture's first score counts: longer training of a few must not outweigh all others."""
-        if self._rewards.setdefault(trial.arch, trial.score or 0.0) == 0.0 and trial.score is not None:
-            self._rewards[trial.arch] = trial.score  # a network that failed at first, and was trained after all
+        if self._rewards.setdefault(trial.arch, 0.0) == 0.0 and trial.score is not None:
+            self._rewards[trial.arch] = trial.score  # of a network that may have failed at first
+            self._trained += 1
         self._learn(trial.arch)
         memory = list(self._rewards)
         for arch in self._rng.choices(memory, k=self._replays):

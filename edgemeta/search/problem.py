@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from edgemeta.contracts import Predictor
-from edgemeta.latency.cost import cost, upper
+from edgemeta.latency.cost import cost, flash_kib, upper
 from edgemeta.learners.settings import Training
 from edgemeta.search.jobs import DataSpec, Job
 from edgemeta.space.space import Space
@@ -29,7 +28,8 @@ class Problem:
     weights: Path
     device: str = ""
     fingerprint: str = ""  # of the data's content
-    head_kib: Callable[[int], float] = lambda dim: 0.0  # graphs of the learner on `dim` features, on disk
+    head_kib: Callable[[Sequence[Op]], float] = lambda ops: 0.0  # what the learner adds to a network on disk
+    int8: bool = False  # a network may ship in int8, and is as large as that on disk
     way: int = 5
     shot: int = 1
     rungs: tuple[int, ...] = (100, 300, 900)
@@ -53,8 +53,8 @@ class Problem:
 
     def _with_head(self, of: Callable[..., Cost], arch: Arch) -> Cost:
         ops = self.space.ops(arch)
-        body = of(ops, self.predictor)
-        return replace(body, flash_kib=body.flash_kib + self.head_kib(math.prod(ops[-1].out_shape)))
+        size_kib = flash_kib(ops, "int8" if self.int8 else "fp32") + self.head_kib(ops)
+        return replace(of(ops, self.predictor), flash_kib=size_kib)
 
     def weights_of(self, arch: Arch, episodes: int) -> Path:
         """Where the parameters after so many episodes are kept; equal networks share them whatever their picks."""

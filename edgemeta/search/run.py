@@ -26,6 +26,9 @@ from edgemeta.types import Arch, Op, Trial
 ETA = 3  # successive halving keeps one in three (Jamieson & Talwalkar 2016, arXiv:1502.07943)
 LOOKAHEAD = 4  # proposals under way before the oldest is told, whatever the number of workers
 NEW_TRIES = 300  # proposals in a row that bring nothing new before a search counts as exhausted
+FAILED = "failed: "  # what the status of a failed trial begins with ...
+CRASHED = f"{FAILED}crashed, "  # ... where its network is not to blame ...
+TOO_LONG = "took more than"  # ... and what it says where a training was too long
 CRASHES = 5  # trainings in a row that break: more of them would teach nothing
 
 Ops = tuple[Op, ...]
@@ -45,6 +48,7 @@ class Search:
     trial_seconds: float = math.inf  # a training that takes longer has failed
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training
     _known: dict[Ops, dict[int, Trial]] = field(default_factory=dict)  # network -> fidelity -> trial
+    _failed: dict[Ops, Trial] = field(default_factory=dict)  # for good
     _rng: Random = field(default_factory=lambda: Random(0))
     _fresh: Executor | None = None  # what stands in for `executor` once a worker process was killed
     _pools: ExitStack = field(default_factory=ExitStack)
@@ -65,7 +69,8 @@ class Search:
         stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
 
         A training that crashes, diverges, takes longer than `trial_seconds` or scores no number is a failed trial of
-        the ledger, and the search goes on; after `CRASHES` in a row, which no network can be blamed for, it ends.
+        the ledger, and the search goes on; after `CRASHES` in a row, which no network can be blamed for, it ends. A
+        search that goes on tries what crashed again; what else failed has failed for good.
         """
         with self._pools:
             try:
@@ -79,19 +84,22 @@ class Search:
         require_feasible(problem.space, problem.bound, problem.cap, rng=self._rng)
         counted: set[Ops] = set()
         own: set[Ops] = set()
+        self._failed = self._failures()
+        own.update(self._failed)
         for trial in self.trained():
-            if not self._remember(trial):
-                continue  # longer training of a network that is in one of the sets already
+            if not self._remember(trial) or trial.fidelity < problem.rungs[0]:
+                continue  # its network is in one of the sets already, or it was too short for these rungs
             ops = problem.space.ops(trial.arch)
-            if (trial.device, trial.cap, trial.searcher) == (problem.device, problem.cap, self.name):
+            if self._is_own(trial):
                 own.add(ops)
                 continue
             if trial.device != problem.device or problem.cap.fits(trial.cap):
                 counted.add(ops)
-            self.searcher.tell(trial)
+            self.searcher.tell(replace(trial, cap=problem.cap))
         missing, tried = trials - len(counted), len(own)
         if len(own) < missing:
-            proposals = self._proposals(missing, set(self._known) - own, deadline, starts)
+            old = {ops for ops, of in self._known.items() if max(of) >= problem.rungs[0]} - own
+            proposals = self._proposals(missing, old, deadline, starts)
             tried = max(tried, self._train(0, proposals, f"search ({self.name})", missing))
         for rung in range(1, len(problem.rungs)):
             top = self._best_at(rung - 1)[: _kept(tried, rung)]
@@ -107,11 +115,25 @@ class Search:
         fitting = (trial for trial in kept if problem.bound(trial.arch).fits(problem.cap))
         return [replace(trial, cost=problem.cost(trial.arch)) for trial in fitting]
 
+    def _failures(self) -> dict[Ops, Trial]:
+        """What failed for good in this very search; a training that was too long may be given more time now."""
+        ours = (trial for trial in self.ledger.trials() if trial.status.startswith(FAILED) and self._is_own(trial))
+        final = (trial for trial in ours if not trial.status.startswith(CRASHED))
+        return {
+            self.problem.space.ops(trial.arch): trial
+            for trial in final
+            if TOO_LONG not in trial.status or trial.seconds >= self.trial_seconds
+        }
+
+    def _is_own(self, trial: Trial) -> bool:
+        return (trial.device, trial.cap, trial.searcher) == (self.problem.device, self.problem.cap, self.name)
+
     def _remember(self, trial: Trial) -> bool:
-        """Keep a trial; whether it is the first of its network."""
-        of_network = self._known.setdefault(self.problem.space.ops(trial.arch), {})
+        """Keep a trial; whether it is the first of its network that is as long as the first rung."""
+        of_network, first = self._known.setdefault(self.problem.space.ops(trial.arch), {}), self.problem.rungs[0]
+        known = any(fidelity >= first for fidelity in of_network)
         of_network[trial.fidelity] = trial
-        return len(of_network) == 1
+        return not known
 
     def _at(self, arch: Arch, rung: int) -> Trial | None:
         """The trial of a network at a rung, or past it where the rungs were others then."""
@@ -167,7 +189,7 @@ class Search:
     def _feasible(self, arch: Arch) -> Arch | None:
         problem = self.problem
         if not problem.bound(arch).fits(problem.cap):
-            refused = self._unscored(arch, "infeasible")
+            refused = replace(self._unscored(arch, "infeasible"), cost=problem.bound(arch))  # what it was refused for
             self.infeasible.append(refused)
             self.searcher.tell(refused)
         return repair(arch, problem.space, problem.bound, problem.cap, rng=self._rng)
@@ -187,7 +209,8 @@ class Search:
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
                 count += 1
-                job = None if self._at(arch, rung) else self.problem.job(arch, rung)
+                done = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
+                job = None if done else self.problem.job(arch, rung)
                 running.append((arch, job, self._submit(job) if job else None))
                 if len(running) >= max(LOOKAHEAD, self.workers):
                     self._finish(rung, *running.popleft(), bar)
@@ -205,9 +228,12 @@ class Search:
 
     def _finish(self, rung: int, arch: Arch, job: Job | None, future: Future[Result] | None, bar: tqdm) -> None:
         """Record what a job gave, and tell the searcher of a network's first score."""
-        trial = self._at(arch, rung) if job is None or future is None else self._record(rung, arch, job, future)
+        if job is None or future is None:
+            trial = self._at(arch, rung) or self._failed[self.problem.space.ops(arch)]
+        else:
+            trial = self._record(rung, arch, job, future)
         bar.update()
-        if trial is not None and rung == 0:
+        if rung == 0:
             self.searcher.tell(trial)
         if best := self._best_at(rung):
             bar.set_postfix_str(f"best {100 * (best[0].score or 0):.1f} % at {best[0].cost.latency_ms:.3g} ms")
@@ -217,12 +243,15 @@ class Search:
         try:
             result = self._result(job, future)
         except Diverged as error:
-            trial = replace(trial, status=f"failed: {error}")
+            trial = replace(trial, status=f"{FAILED}{error}")
         except EdgemetaError:  # the user's to mend, and the same for every network
             raise
+        except TimeoutError:
+            status = f"{FAILED}{TOO_LONG} {self.trial_seconds:g} s"
+            trial = replace(trial, status=status, seconds=self.trial_seconds)
         except Exception as error:
             crashed = _reason(error)
-            trial = replace(trial, status=f"failed: {crashed}")
+            trial = replace(trial, status=f"{CRASHED}{crashed}")
         else:
             score, fidelity = result.score, self.problem.rungs[rung]
             trial = replace(trial, score=score.mean, score_ci=score.ci95, fidelity=fidelity, seconds=result.seconds)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from edgemeta import config as configs
 from edgemeta.data.episode import draw, require_variety
 from edgemeta.data.sources import SOURCES
 from edgemeta.data.splits import MIN_CLASSES
-from edgemeta.errors import BadBundle, BadConfig, BadData, nearest
+from edgemeta.errors import BadConfig, BadData, nearest
 from edgemeta.latency import checks, energy, machine, measure
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.kit import SECONDS
@@ -206,7 +205,8 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile:
         weights=folder.weights,
         device=profile.device,
         fingerprint=fingerprint(data),
-        head_kib=(lambda dim: 0.0) if unlowered(config.learner) else partial(head_kib, config.learner),
+        head_kib=partial(head_kib, config.learner),
+        int8=config.int8 or profile.precision == "int8",
         way=config.way,
         shot=config.shot,
         rungs=config.rungs,
@@ -221,17 +221,3 @@ def accelerator(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise BadConfig("setting accelerator = 'cuda': torch sees no CUDA device here; leave --accelerator out")
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-@lru_cache
-def unlowered(learner: str) -> str:
-    """Why there can be no bundle of a learner; empty where there can."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # torch tells at length what it could not trace
-    try:
-        head_kib(learner, 8)
-    except BadBundle as error:
-        return str(error)
-    finally:
-        logging.disable(before)
-    return ""

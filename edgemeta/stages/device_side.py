@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import sys
 from argparse import Namespace
@@ -26,15 +26,24 @@ from edgemeta.types import Episode
 
 
 def runtime(folder: Path | None = None) -> ModuleType:
-    """The device runtime: the copy in a bundle, or the one that ships with edgemeta."""
-    path = (folder or resource("export") / "python") / RUNTIME
-    spec = importlib.util.spec_from_file_location(f"edgemeta_device_{abs(hash(str(path)))}", path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise BadBundle(f"{path} is missing; export the bundle again")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """The device runtime: the copy in a bundle, or the one that ships with edgemeta.
+
+    Its files import one another by name, so the names are this copy's while it is loaded, and as they were afterwards.
+    """
+    place, names = folder or resource("export") / "python", [Path(name).stem for name in RUNTIME]
+    for name in RUNTIME:
+        if not (place / name).exists():
+            raise BadBundle(f"{place / name} is missing; export the bundle again")
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(place))
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(names[0])
+    finally:
+        sys.path.remove(str(place))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
 
 
 @contextmanager
@@ -49,7 +58,7 @@ def run(command: str, bundle: Path, threads: int, **arguments: Any) -> str:
     """A command of the runtime (`enroll`, `predict`) and what it prints."""
     module, out = runtime(), io.StringIO()
     with _translated(module), redirect_stdout(out):
-        getattr(module, f"run_{command}")(module.Device(bundle, threads), Namespace(**arguments))
+        getattr(module.commands, f"run_{command}")(module.Device(bundle, threads), Namespace(**arguments))
     return out.getvalue().rstrip()
 
 
@@ -76,7 +85,7 @@ def compare(
             device.enroll(list(task.support_x.numpy()), labels)
             names, _ = device.predict(list(task.query_x.numpy()))
             guess = np.array([int(name) for name in names])
-            expected = _torch_guess(learner, slow, task)
+            expected = torch_guess(learner, slow, task)
             truth = task.query_y.numpy()
             device_hits.append((guess == truth).mean())
             torch_hits.append((expected == truth).mean())
@@ -85,8 +94,10 @@ def compare(
     return dict(zip(("device_accuracy", "torch_accuracy", "agreement"), means, strict=True)) | {"episodes": episodes}
 
 
-def _torch_guess(learner: Learner, slow: Params, task: Episode) -> np.ndarray:
-    features = learner.net.body(slow, torch.cat([task.support_x, task.query_x]))
-    support = support_of(task)._replace(x=features[: len(task.support_x)])
-    fast = adapt(learner, slow, support)
-    return learner.predict(slow, fast, features[len(task.support_x) :]).argmax(1).numpy()
+def torch_guess(learner: Learner, slow: Params, task: Episode, *, steps: bool = True) -> np.ndarray:
+    """Torch's classes of a task's queries; without `steps` as the learner starts."""
+    x = torch.cat([task.support_x, task.query_x])
+    x = learner.net.body(slow, x) if learner.on_features else x
+    support = support_of(task)._replace(x=x[: len(task.support_x)])
+    fast = adapt(learner, slow, support) if steps else learner.start(slow, support)
+    return learner.predict(slow, fast, x[len(task.support_x) :]).argmax(1).numpy()

@@ -35,8 +35,9 @@ from edgemeta.search.jobs import DataSpec, save_weights
 from edgemeta.search.problem import Problem
 from edgemeta.search.zoo import Member, Zoo
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, summary
+from edgemeta.stages import assemble, device_side, precision, summary
 from edgemeta.stages.candidates import Candidate, Outcome, first_fitting
+from edgemeta.stages.precision import Judge
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Cost, Op, Profile
 
@@ -94,6 +95,7 @@ def run(config: configs.Pick, folder: RunFolder) -> str:
         predictor: Predictor = Timed(profile, zoo.space) if here else predictor_for(profile)
     head, weights = partial(head_kib, zoo.learner), folder.weights
     named: dict[str, Any] = {"device": profile.device, "head_kib": head, "seed": config.seed}
+    named["int8"] = config.int8 or profile.precision == "int8"
     problem = Problem(zoo.space, predictor, config.cap, zoo.learner, spec, weights, **named)
     with folder.stage("pick"):
         timed = {net.arch for net in profile.nets}
@@ -103,7 +105,8 @@ def run(config: configs.Pick, folder: RunFolder) -> str:
         if not fitting:
             raise Infeasible(_advice(choices, problem))
         line = [_candidate(zoo, choice.member, folder) for choice in fitting]
-        winner, refused = first_fitting(folder.bundle, line, problem, profile, measure=here)
+        judge = judge_of(data, seed=config.seed) if problem.int8 else None
+        winner, refused = first_fitting(folder.bundle, line, problem, profile, measure=here, judge=judge)
         _finish(config, folder, zoo, choices, winner, refused)
     notes = [*data.notes, *(f"doubt: {doubt}" for doubt in profile.doubts if here)]
     return "\n".join([*_told(config, folder, choices, winner, refused, profile), *notes, *_next(config, folder)])
@@ -147,9 +150,25 @@ def _asked(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.permutation(left)[:ASKED])
 
 
-def _own(learner: Learner, slow: Params, data: Dataset, asked: np.ndarray) -> float:
+def judge_of(data: Dataset, *, seed: int) -> Judge:
+    """Of int8 bodies: the user's own images, up to ASKED of them left out in turn."""
+    pool, asked = _pool(data), _asked(data.labels, rng=np.random.default_rng(seed))
+    labels = torch.from_numpy(data.labels)
+
+    def accuracy(learner: Learner, slow: Params, z: Tensor) -> float | None:
+        return leave_one_out(learner, slow, z, labels, asked) if len(asked) else None
+
+    told = f"{len(asked)} of your images, left out in turn"
+    return Judge(precision.calibration(pool, seed=seed), pool, accuracy, told)
+
+
+def _pool(data: Dataset) -> Pool:
     by_class = tuple(np.flatnonzero(data.labels == i) for i in range(len(data.class_names)))
-    z = features(learner, slow, Pool(torch.from_numpy(data.images), data.scale, by_class, data.class_names))
+    return Pool(torch.from_numpy(data.images), data.scale, by_class, data.class_names)
+
+
+def _own(learner: Learner, slow: Params, data: Dataset, asked: np.ndarray) -> float:
+    z = features(learner, slow, _pool(data))
     if z is None:
         raise BadData(f"{learner.name} changes the body; a zoo is of learners on features")
     return leave_one_out(learner, slow, z, torch.from_numpy(data.labels), asked)
@@ -261,6 +280,7 @@ def _told(
         f"{len(fitting)} of {len(choices)} trained networks fit {config.cap} on {profile.device}; {over} do not",
         f"chosen {_picks(best.member)}: {winner.cost} ({how}); expected to be right most often: "
         f"{100 * best.known:.1f} % on held-out classes, 5 at a time{own}",
+        *summary.precision_text(folder.bundle, bundles.read(folder.bundle)),
     ]
 
 

@@ -73,6 +73,7 @@ def outcome_note(outcome: Outcome) -> dict[str, Any]:
         "episodes": candidate.episodes,
         "cost": outcome.cost.to_json(),
         "measured": outcome.measured,
+        "precision": outcome.compared.precision if outcome.compared else "fp32",
     }
 
 
@@ -139,7 +140,11 @@ def search_text(folder: RunFolder) -> str:
     how = "measured here" if winner["measured"] else f"predicted, not measured: {why}"
     picks = ".".join(map(str, winner["picks"]))
     chosen = f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})"
-    return f"{chosen}\n{folder.bundle}" if there else chosen
+    return (
+        "\n".join([chosen, *precision_text(folder.bundle, bundles.read(folder.bundle)), str(folder.bundle)])
+        if there
+        else chosen
+    )
 
 
 def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -157,21 +162,29 @@ def energy_text(mj: float | None) -> float | str:
 
 
 def bundles_text(target: Path) -> str:
-    rows = []
-    for path in bundles_of(target):
-        manifest = bundles.read(path)
+    rows, found = [], {path: bundles.read(path) for path in bundles_of(target)}
+    for path, manifest in found.items():
         measured = manifest.costs.measured
         row: dict[str, Any] = {
             "bundle": str(path),
             "learner": manifest.learner.name,
+            "precision": manifest.precision,
             "flash_kib": manifest.costs.graph_kib,
             "ram_kib": manifest.costs.predicted.ram_kib,
             "energy_mj": energy_text(manifest.costs.predicted.energy_mj),
         }
         if measured:
-            row |= {name: getattr(measured, name).median_ms for name in TIMINGS}
+            row |= {name: part.median_ms for name in TIMINGS if (part := getattr(measured, name))}
         rows.append(row)
-    return table(rows)
+    return "\n".join([table(rows), *(line for path, own in found.items() for line in precision_text(path, own))])
+
+
+def precision_text(bundle: Path, manifest: Manifest) -> Iterator[str]:
+    """Both bodies side by side, where there was a choice."""
+    told: Any = manifest.facts.get("precision")
+    if told:
+        yield table([{"body": name, **told[name]} for name in ("fp32", "int8")])
+        yield f"{bundle.name} is {told['precision']}: {told['why']}; accuracy is of {told['accuracy_of']}"
 
 
 def devices_table(found: Mapping[str, Profile]) -> str:
@@ -260,7 +273,7 @@ def _checks(
     own = [net for net in profile.nets if net.arch.space == space.name]
     for net in own[:: max(1, math.ceil(len(own) / CHECKED))]:
         yield _check(net.arch, "profile", net.ops or space.ops(net.arch), net.timing.median_ms, profile, predictor)
-    for arch, body_ms in _bodies(folder, noted, space).items():
+    for arch, body_ms in _bodies(folder, noted, space, profile.precision).items():
         yield _check(arch, "search", space.ops(arch), body_ms, profile, predictor)
 
 
@@ -269,16 +282,17 @@ def _check(arch: Arch, group: str, ops: Sequence[Op], ms: float, profile: Profil
     return Check(str(arch), group, predicted, ms, shares(ops, predicted.ms, profile))
 
 
-def _bodies(folder: RunFolder, noted: Mapping[str, Any], space: Space) -> dict[Arch, float]:
-    """Milliseconds of each network that became a bundle and was measured, as measured last."""
+def _bodies(folder: RunFolder, noted: Mapping[str, Any], space: Space, precision: str) -> dict[Arch, float]:
+    """Milliseconds of each network that became a bundle of this precision and was measured, as measured last."""
     found = {
         Arch(space.name, tuple(outcome["picks"])): outcome["measured"]["body_ms"]["median_ms"]
         for outcome in [*noted["refused"], noted["winner"]]
-        if outcome["measured"]
+        if outcome["measured"] and outcome["measured"].get("body_ms") and outcome.get("precision") in (precision, None)
     }
     for manifest in map(bundles.read, bundles_of(folder.bundle)):
-        if manifest.costs.measured:
-            found[Arch(space.name, tuple(manifest.facts["picks"]))] = manifest.costs.measured.body_ms.median_ms  # type: ignore[arg-type]
+        facts: Any = manifest.facts
+        if manifest.costs.measured and manifest.costs.measured.body_ms and manifest.precision == precision:
+            found[Arch(space.name, tuple(facts["picks"]))] = manifest.costs.measured.body_ms.median_ms
     return found
 
 
@@ -308,11 +322,11 @@ def _infeasible(noted: Mapping[str, Any], problem: Problem) -> Iterator[Trial]:
 
 
 def _inference(manifest: Manifest) -> Timing | None:
-    """Image to class scores as measured: the body and the classification after it."""
+    """Image to class scores as measured."""
     if not (measured := manifest.costs.measured):
         return None
-    body, head = measured.body_ms, measured.classify_ms
-    return Timing(body.median_ms + head.median_ms, body.iqr_ms + head.iqr_ms, body.n)
+    parts = measured.inference
+    return Timing(sum(part.median_ms for part in parts), sum(part.iqr_ms for part in parts), parts[0].n)
 
 
 def _scores(manifest: Manifest) -> Iterator[Score]:

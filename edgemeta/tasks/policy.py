@@ -15,9 +15,10 @@ from torch import Tensor
 from edgemeta.contracts import Params
 from edgemeta.errors import BadConfig, nearest
 
-ATTRIBUTES = ("classes", "examples", "channels", "resolution", "epochs")  # examples of a class; pixels of a side
+# Examples of a class to learn from beforehand, and on the device; pixels of a side.
+ATTRIBUTES = ("classes", "examples", "shots", "channels", "resolution", "epochs")
 KINDS = (*ATTRIBUTES, "class", "task")
-RELATED = (("classes", "examples"), ("channels", "resolution"), ("examples", "epochs"))
+RELATED = (("classes", "examples"), ("examples", "shots"), ("channels", "resolution"), ("examples", "epochs"))
 NUMBERS = 3  # of a node, behind its kind
 NODE = len(KINDS) + NUMBERS
 OCTAVES = 4.0  # attributes are in units of 2^4
@@ -192,24 +193,3 @@ def _mask(slots: Sequence[int]) -> Tensor:
     """(slots, options of all slots): 0 where an option is of the slot, else -inf."""
     owner = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(list(slots)))
     return torch.where(owner == torch.arange(len(slots))[:, None], 0.0, -math.inf)
-
-
-def critic_init(slots: Sequence[int], *, hidden: int = 64, rng: torch.Generator) -> Params:
-    """Parameters of a score of architectures that depends on the task's embedding; it begins at zero."""
-    return {
-        "critic.task.weight": torch.randn(DIM, hidden, generator=rng) / math.sqrt(DIM),
-        "critic.pick.weight": torch.randn(sum(slots), hidden, generator=rng) / math.sqrt(len(slots)),
-        "critic.bias": torch.zeros(hidden),
-        "critic.hidden.weight": torch.randn(hidden, hidden, generator=rng) / math.sqrt(hidden),
-        "critic.hidden.bias": torch.zeros(hidden),
-        "critic.out.weight": torch.zeros(hidden),
-        "critic.out.bias": torch.zeros(()),
-    }
-
-
-def critic(params: Params, slots: Sequence[int], e: Tensor, picks: Tensor) -> Tensor:
-    """(n,) scores of picks (n, slots) on tasks of embeddings e (n, DIM) or (DIM,)."""
-    found = params["critic.pick.weight"][picks + _offsets(slots)].sum(1)
-    first = torch.relu(found + e @ params["critic.task.weight"] + params["critic.bias"])
-    second = torch.relu(first @ params["critic.hidden.weight"] + params["critic.hidden.bias"])
-    return second @ params["critic.out.weight"] + params["critic.out.bias"]

@@ -1,54 +1,67 @@
-"""The device runtime, loaded as a device would: from its file, not from a package."""
+"""The device runtime, loaded as a device would: from its folder, not from a package."""
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import importlib
+import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from edgemeta import files
+from edgemeta.contracts import Learner, Params
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
-from edgemeta.space.presets import tiny
+from edgemeta.types import Op
 
-RUNTIME = files.resource("export") / "python" / "edgemeta_device.py"
+sys.path.insert(0, str(files.resource("export") / "python"))  # the runtime's files lie side by side
+
+
+class Case(NamedTuple):
+    learner: Learner
+    slow: Params
+    folder: Path  # of its bundle
 
 
 @pytest.fixture(scope="session")
 def runtime():
-    spec = importlib.util.spec_from_file_location("edgemeta_device", RUNTIME)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["edgemeta_device"] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("edgemeta_device")
 
 
 @pytest.fixture(scope="session")
-def net():
-    space = tiny()
-    return build(space.ops(space.arch([{"width": 8}, {"width": 8, "depth": 2}])))
-
-
-@pytest.fixture(scope="session", params=("protonet", "anil"))
-def trained(request, net):
-    """(learner, slow) with statistics of images like those of `pictures`."""
-    learner = LEARNERS[request.param](net)
-    slow = learner.init(rng=torch.Generator().manual_seed(1))
-    for _ in range(20):
-        net.body(slow, torch.from_numpy(np.stack(sum(pictures(4).values(), []))[:, None]) / 255.0, train=True)
-    return learner, slow
+def images():
+    return importlib.import_module("edgemeta_images")
 
 
 @pytest.fixture(scope="session")
-def folder(trained, net, tmp_path_factory) -> Path:
-    learner, slow = trained
-    target = tmp_path_factory.mktemp("bundle") / learner.name
-    return bundle.write(target, slow=slow, learner=learner, facts={"seed": 1}, polarity="ink-high")
+def bundles(tmp_path_factory):
+    """name -> Case, each made once for all processes, on a network of one convolution: lowering takes seconds."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "bundles"
+    net = build((Op("conv", (1, 12, 12), (2, 3, 3), kernel=5, stride=4, act="relu"),))
+
+    @functools.cache
+    def made(name: str) -> Case:
+        learner = LEARNERS[name](net)
+        slow = learner.init(rng=torch.Generator().manual_seed(1))
+        for _ in range(20):  # statistics of images like those of `pictures`
+            net.body(slow, torch.from_numpy(np.stack(sum(pictures(4).values(), []))[:, None]) / 255.0, train=True)
+        if not (root / name).exists():  # it is written in one move
+            bundle.write(root / name, slow=slow, learner=learner, facts={"seed": 1}, polarity="ink-high")
+        return Case(learner, slow, root / name)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def folder(bundles) -> Path:
+    return bundles("protonet").folder
 
 
 def pictures(each: int, *, size: int = 12, seed: int = 0) -> dict[str, list[np.ndarray]]:
@@ -72,3 +85,15 @@ def pictures(each: int, *, size: int = 12, seed: int = 0) -> dict[str, list[np.n
 @pytest.fixture(scope="session")
 def draw():
     return pictures
+
+
+@pytest.fixture(scope="session")
+def one_line():
+    """The message of an error that a user is to read."""
+
+    def message(error) -> str:
+        text = str(error.value)
+        assert text and "\n" not in text and len(text) < 400
+        return text
+
+    return message

@@ -138,11 +138,18 @@ def test_cut_off_and_started_again_it_goes_on(large, tmp_path, end):
     assert again["finished"] and again["spent_s"] > first["spent_s"]
 
 
-def test_a_finished_run_is_not_timed_again(small, tmp_path):
-    out = tmp_path / "t.json"
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory) -> bytes:
+    """What a run leaves."""
+    out = tmp_path_factory.mktemp("finished") / "t.json"
     run(small, "--out", out)
-    before = out.read_bytes()
-    assert run(small, "--out", out).returncode == 0 and out.read_bytes() == before
+    return out.read_bytes()
+
+
+def test_a_finished_run_is_not_timed_again(small, finished, tmp_path):
+    out = tmp_path / "t.json"
+    out.write_bytes(finished)
+    assert run(small, "--out", out).returncode == 0 and out.read_bytes() == finished
 
 
 @pytest.mark.parametrize(
@@ -158,10 +165,8 @@ def test_a_finished_run_is_not_timed_again(small, tmp_path):
         lambda record: "",
     ],
 )
-def test_what_is_not_the_same_run_of_this_hour_is_timed_anew(small, tmp_path, change):
-    out = tmp_path / "t.json"
-    run(small, "--out", out)
-    record = json.loads(out.read_text())
+def test_what_is_not_the_same_run_of_this_hour_is_timed_anew(small, finished, tmp_path, change):
+    out, record = tmp_path / "t.json", json.loads(finished)
     record["visits"][0][1] = 12345.0
     out.write_text(change(record))
     run(small, "--out", out)

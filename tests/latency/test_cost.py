@@ -6,8 +6,9 @@ from random import Random
 import pytest
 
 from edgemeta.contracts import Latency
+from edgemeta.latency import onnx_int8
 from edgemeta.latency.cost import cost, flash_kib, peak_ram_kib, upper
-from edgemeta.latency.onnx_net import to_onnx
+from edgemeta.latency.onnx_net import random_weights, to_onnx
 from edgemeta.latency.table import predictor
 from edgemeta.space.ops import Tape
 from edgemeta.space.presets import PUBLISHED, SPACES
@@ -75,6 +76,16 @@ def test_flash_is_the_size_of_the_file(name):
         ops = space.ops(space.sample(rng=Random(seed)))
         size = len(to_onnx(ops).SerializeToString()) / 1024
         assert abs(flash_kib(ops) - size) <= 0.02 * size + 2
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_flash_of_an_int8_network_is_the_size_of_its_file(name):
+    space = SPACES[name]()
+    for seed in range(6):
+        ops = space.ops(space.sample(rng=Random(seed)))
+        ranges = {"x": (0.0, 1.0)} | {f"v{i}": (-1.0, 1.0) for i in range(len(ops))}
+        size = len(onnx_int8.to_onnx(ops, random_weights(ops), ranges).SerializeToString()) / 1024
+        assert abs(flash_kib(ops, "int8") - size) <= 1
 
 
 def test_published_spaces_have_costs(null, rng):

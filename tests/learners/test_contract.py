@@ -117,6 +117,18 @@ def test_step_keeps_names_and_shapes(learner, slow):
     assert any(not torch.equal(after[name], fast[name]) for name in fast)
 
 
+def test_sums_are_claimed_where_they_hold(learner, slow):
+    """Supports of uneven size, and a class that is in one of them only."""
+    whole = support_for(learner, 3, 4)
+    parts = [torch.tensor(rows) for rows in ([0, 1, 4, 8, 9, 10, 11], [2, 3, 5, 6, 7])]
+    fast = adapt(learner, slow, whole)
+    own = [adapt(learner, slow, Support(whole.x[part], whole.onehot[part])) for part in parts]
+    rows = all(value.shape[0] == 3 for value in fast.values())
+    same = rows and all(torch.allclose(own[0][name] + own[1][name], fast[name], atol=1e-5) for name in fast)
+    assert learner.sums == same
+    assert not learner.sums or all(not value[2].any() for value in own[1].values())
+
+
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_padding_rows_change_nothing(learner, slow, value):
     """Rows of zeros in `onehot`, whatever the example is: blank ones have no direction and no spread to divide by."""

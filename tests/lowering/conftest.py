@@ -10,10 +10,11 @@ import torch
 
 from edgemeta.contracts import Learner, Net, Params
 from edgemeta.learners import LEARNERS
+from edgemeta.lowering.trace import TracedLearner, trace
 from edgemeta.nets.build import build
 from edgemeta.space.presets import tiny
 
-LOWERED = ("protonet", "anil")
+BUNDLED = ("protonet", "matching", "mann", "lstm", "maml-last")  # of each kind one: what is dear is done with these
 SETTINGS = [
     {"width": 4, "kind": "conv", "down": "pool"},
     {"width": 8, "depth": 2, "kind": "mb3", "down": "stride"},
@@ -42,8 +43,18 @@ def train(make: Callable[[Net], Learner], *, seed: int = 0) -> Trained:
     return Trained(net, moved, learner)
 
 
-@pytest.fixture(scope="session", params=LOWERED)
+@pytest.fixture(scope="session", params=LEARNERS)
 def trained(request) -> Trained:
+    return train(LEARNERS[request.param])
+
+
+@pytest.fixture(scope="session")
+def traced(trained) -> TracedLearner:
+    return trace(trained.learner, trained.slow)
+
+
+@pytest.fixture(scope="session", params=BUNDLED)
+def bundled(request) -> Trained:
     return train(LEARNERS[request.param])
 
 
@@ -55,3 +66,8 @@ def anil() -> Trained:
 @pytest.fixture(scope="session")
 def make_trained():
     return train
+
+
+@pytest.fixture(scope="session")
+def protonet() -> Trained:
+    return train(LEARNERS["protonet"])

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from edgemeta.errors import BadBundle
-from edgemeta.lowering import bundle, check
+from edgemeta.lowering import bundle, card, check
 from edgemeta.types import Cost
 
 FACTS = {"accuracy": {"5w1s": 0.9}, "seed": 3, "data": "glyphs"}
@@ -35,23 +35,24 @@ def edit(folder, change):
     (folder / "manifest.json").write_text(json.dumps(record))
 
 
-def test_folder_is_self_contained_and_says_what_it_is(trained, tmp_path):
+def test_folder_is_self_contained_and_says_what_it_is(bundled, tmp_path):
     cap = Cost(latency_ms=2.0)
-    folder = save(trained, tmp_path / "deep" / "bundle", polarity="ink-high", predicted=Cost(1.0, 20.0, 30.0), cap=cap)
-    names = {"body.onnx", "adapt.onnx", "classify.onnx", "edgemeta_device.py", "manifest.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    folder = save(bundled, tmp_path / "deep" / "bundle", polarity="ink-high", predicted=Cost(1.0, 20.0, 30.0), cap=cap)
+    names = {f"{graph}.onnx" for graph in bundle.graphs_of(bundle.ON[bundled.learner.on_features])}
+    names |= set(bundle.RUNTIME)
+    assert {path.name for path in folder.iterdir()} == names | {"manifest.json", "README.md"}
     found = bundle.read(folder)
-    assert set(found.files) == names - {"manifest.json"}
-    assert found.learner.name == trained.learner.name and found.learner.steps == trained.learner.steps
+    assert set(found.files) == names and (folder / "README.md").read_text() == card.text(found)
+    assert found.learner.name == bundled.learner.name and found.learner.steps == bundled.learner.steps
     rule = found.normalisation
-    assert (rule.channels, rule.height, rule.width) == trained.net.in_shape and rule.polarity == "ink-high"
+    assert (rule.channels, rule.height, rule.width) == bundled.net.in_shape and rule.polarity == "ink-high"
     assert (
         found.costs.predicted.ram_kib == 20.0
         and found.costs.caps.latency_ms == 2.0
         and found.costs.caps.ram_kib is None
     )
     assert found.facts == FACTS and found.checked.adapt <= found.checked.tolerance == check.TOLERANCE
-    assert {"torch", "onnxruntime", "edgemeta"} <= set(found.versions)
+    assert {"torch", "onnxruntime", "edgemeta"} <= set(found.versions) and found.costs.adapt_ram_kib > 0
     assert os.stat(folder).st_mode & 0o777 == 0o755
 
 
@@ -71,11 +72,11 @@ def test_same_input_same_graphs(anil, tmp_path):
     assert one == other
 
 
-def test_replacing_takes_nothing_of_the_old(anil, trained, tmp_path):
+def test_replacing_takes_nothing_of_the_old(anil, protonet, tmp_path):
     folder = save(anil, tmp_path / "bundle")
     (folder / "__pycache__").mkdir()
-    save(trained, folder)
-    assert bundle.read(folder).learner.name == trained.learner.name
+    save(protonet, folder)
+    assert bundle.read(folder).learner.name == protonet.learner.name
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -162,7 +163,7 @@ DAMAGE = {
     "binary manifest": (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "not JSON"),
     "list": (lambda f: (f / "manifest.json").write_text("[]"), "manifest"),
     "escape": (lambda f: edit(f, escape), "plain file name"),
-    "other version": (lambda f: edit(f, lambda r: r.update(version=2)), "version"),
+    "other version": (lambda f: edit(f, lambda r: r.update(version=3)), "version"),
     "no graphs": (lambda f: edit(f, lambda r: r.update(graphs={})), "does not list the graphs"),
     "other steps": (lambda f: edit(f, lambda r: r["learner"].update(steps=9)), "changed after"),
     "extra field": (lambda f: edit(f, lambda r: r.update(surprise=1)), "surprise"),
@@ -181,7 +182,7 @@ def test_damage_is_told_in_one_line(written, damage, message):
 def test_facts_are_added_without_changing_the_bundle(written):
     before = bundle.read(written)
     after = bundle.update_facts(written, {"note": "é"})
-    assert bundle.read(written) == after
+    assert bundle.read(written) == after and (written / "README.md").read_text() == card.text(after)
     assert after.facts == {**FACTS, "note": "é"} and after.id == before.id
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgemeta.lowering.decompose import relu_backward, table, var, var_mean
+from edgemeta.lowering.decompose import eye, table, var, var_mean
 
 
 @pytest.mark.parametrize("dim", [None, [0], [1], [0, 2]])
@@ -17,10 +17,9 @@ def test_variance_is_torchs(dim, correction, keepdim, generator):
     torch.testing.assert_close(var(x, dim, **settings), torch.var(x, dim, **settings))
 
 
-def test_relu_backward_is_torchs(generator):
-    x = torch.randn(20, generator=generator)
-    gradient = torch.randn(20, generator=generator)
-    assert torch.equal(relu_backward(gradient, x, 0.0), torch.ops.aten.threshold_backward(gradient, x, 0.0))
+@pytest.mark.parametrize("sizes", [(3,), (300,), (2, 5)])
+def test_eye_is_torchs(sizes):
+    assert torch.equal(eye(*sizes), torch.eye(*sizes)) and torch.equal(eye(4, dtype=torch.int64), torch.eye(4).long())
 
 
 def test_loss_by_index_is_taken_apart():

@@ -94,7 +94,7 @@ def learner_of(function) -> Learner:
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_same_as_torch(function, generator):
     learner = learner_of(function)
-    session = check.load("test", to_onnx.adapt(trace(learner, {}), {}, DIM).SerializeToString())
+    session = check.load("test", to_onnx.adapt(trace(learner, {}), {}).SerializeToString())
     for n, way in ((9, 4), (4, 2), (30, 5)):
         x = torch.randn(n, DIM, generator=generator)
         onehot = torch.eye(way)[torch.arange(n) % way]
@@ -106,10 +106,10 @@ def test_same_as_torch(function, generator):
 
 def test_operator_without_rule_is_named():
     with pytest.raises(BadBundle, match="no ONNX for aten.cumsum.*rules.py"):
-        to_onnx.adapt(trace(learner_of(lambda x, y: x.cumsum(0)), {}), {}, DIM)
+        to_onnx.adapt(trace(learner_of(lambda x, y: x.cumsum(0)), {}), {})
 
 
 def test_rounding_division_is_refused():
     learner = learner_of(lambda x, y: torch.div(x, 2.0, rounding_mode="trunc"))
     with pytest.raises(BadBundle, match="no ONNX for"):
-        to_onnx.adapt(trace(learner, {}), {}, DIM)
+        to_onnx.adapt(trace(learner, {}), {})

@@ -7,9 +7,8 @@ from edgemeta.errors import BadBundle
 from edgemeta.lowering.trace import trace
 
 
-def test_sizes_stay_symbols(trained):
-    traced = trace(trained.learner, trained.slow)
-    for function, free in ((traced.step, "onehot"), (traced.predict, "features")):
+def test_sizes_stay_symbols(traced):
+    for function, free in ((traced.step, "onehot"), (traced.predict, traced.reads)):
         assert any(isinstance(size, torch.SymInt) for size in function.placeholders[free].meta["val"].shape)
 
 
@@ -22,13 +21,6 @@ def test_names_of_the_fast_tensors_reach_the_graph(anil):
 def one_line(error) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def test_learner_that_changes_the_body_is_refused(anil):
-    learner = anil.learner._replace(name="maml", on_features=False)
-    with pytest.raises(BadBundle) as error:
-        trace(learner, anil.slow)
-    assert "'maml'" in one_line(error) and "on features" in str(error.value)
 
 
 def test_branch_on_a_value_is_refused(anil):

@@ -58,15 +58,15 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, path: Path, *, width: int, dark: bool = False) -> None:
-        """Load a file at a viewport of `width` px and wait until it has finished."""
+    def open(self, place: Path | str, *, width: int, dark: bool = False) -> None:
+        """Load a file or an address at a viewport of `width` px and wait until it has finished."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
@@ -104,13 +104,13 @@ class Browser:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
+def browser(*flags: str) -> Iterator[Browser]:
     """Chromium reads commands from its descriptor 3 and answers on 4; a shell puts our pipes there."""
     (command_out, command_in), (answer_out, answer_in) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         shell = f'exec "$0" "$@" 3<&{command_out} 4>&{answer_in}'
         process = subprocess.Popen(
-            ["bash", "-c", shell, str(BINARY), *QUIET, f"--user-data-dir={home}"],
+            ["bash", "-c", shell, str(BINARY), *QUIET, *flags, f"--user-data-dir={home}"],
             pass_fds=(command_out, answer_in),
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

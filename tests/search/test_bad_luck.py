@@ -94,7 +94,7 @@ def test_a_crash_is_a_failed_trial_and_the_search_goes_on(search):
 
     found = search(outcome)
     assert len(found.run(trials=5, seconds=100)) == 4
-    assert statuses(found) == ["ok", "failed: RuntimeError: out of luck", "ok", "ok", "ok"]
+    assert statuses(found) == ["ok", "failed: crashed, RuntimeError: out of luck", "ok", "ok", "ok"]
 
 
 @pytest.mark.parametrize("mean", [math.nan, math.inf])
@@ -111,7 +111,39 @@ def test_a_training_that_takes_too_long_has_failed(search):
     found = search(lambda n, job: time.sleep(5) if n == 2 else trained(job))
     found.trial_seconds = 0.2
     found.run(trials=3, seconds=100)
-    assert statuses(found) == ["ok", "failed: TimeoutError: took more than 0.2 s", "ok"]
+    assert statuses(found) == ["ok", "failed: took more than 0.2 s", "ok"]
+
+
+def test_trainings_that_are_all_too_long_are_no_crashes(search):
+    found = search(lambda n, job: time.sleep(5))
+    found.trial_seconds = 0.02
+    assert found.run(trials=7, seconds=100) == [] and statuses(found) == ["failed: took more than 0.02 s"] * 7
+
+
+@pytest.mark.parametrize("more_time", [False, True])
+def test_a_search_that_goes_on_trains_what_crashed_again_and_what_failed_for_good_not(search, more_time):
+    def outcome(n, job):
+        if n == 2:
+            raise RuntimeError("out of luck")
+        if n == 3:
+            raise Diverged("loss is nan")
+        return time.sleep(5) if n == 4 else trained(job)
+
+    def asked(found):
+        found.trial_seconds = 0.2
+        found.run(trials=6, seconds=100)
+        return [trial.arch for trial in found.ledger.trials()]
+
+    first = asked(search(outcome))
+    again = search(lambda n, job: trained(job))
+    again.trial_seconds = 0.4 if more_time else 0.2
+    told = []
+    again.searcher.tell, tell = lambda trial: (told.append(trial), tell(trial)), again.searcher.tell
+    again.run(trials=6, seconds=100)
+    trials = again.ledger.trials()
+    assert [trial.arch for trial in trials] == [*first, first[1], *([first[3]] if more_time else [])]
+    assert [trial.status for trial in trials[6:]] == ["ok"] * (1 + more_time)
+    assert [trial.arch for trial in told if trial.status != "infeasible"] == first  # in the order of the first time
 
 
 def test_crashes_in_a_row_end_the_search_with_everything_recorded(search):
@@ -124,7 +156,7 @@ def test_crashes_in_a_row_end_the_search_with_everything_recorded(search):
     with pytest.raises(EdgemetaError, match="5 trainings in a row broke, the last with MemoryError; ") as caught:
         found.run(trials=20, seconds=100)
     assert "\n" not in str(caught.value)
-    assert statuses(found) == ["ok", *["failed: MemoryError"] * 5]
+    assert statuses(found) == ["ok", *["failed: crashed, MemoryError"] * 5]
 
 
 def test_a_training_that_diverges_is_no_crash(search):
@@ -156,7 +188,7 @@ def test_a_network_that_kills_its_worker_twice_has_failed(search):
 
     found = search(outcome)
     assert len(found.run(trials=6, seconds=100)) == 5
-    broke = "failed: RuntimeError: its worker process was killed twice, the second time working alone"
+    broke = "failed: crashed, RuntimeError: its worker process was killed twice, the second time working alone"
     assert Counter(statuses(found)) == {"ok": 5, broke: 1}
     assert found.counted["pools"] == 2  # one for the victim alone, one for all that followed
 

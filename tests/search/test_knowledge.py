@@ -129,7 +129,7 @@ def test_a_search_begins_with_what_is_known(shipped, problem):
     rng = Random(1)
     costs = sorted(problem.bound(problem.space.sample(rng=rng)).latency_ms for _ in range(200))
     capped = Problem(**{**vars(problem), "cap": Cost(latency_ms=costs[40])})
-    informed, blank = searcher("metapolicy", capped, seed=0), MetaPolicy(problem.space, seed=0)
+    informed, blank = searcher("metapolicy", capped, seed=0, trials=9), MetaPolicy(problem.space, seed=0)
     fits = [sum(capped.bound(own.ask()).fits(capped.cap) for _ in range(60)) for own in (informed, blank)]
     assert fits[0] > fits[1] + 10
 
@@ -144,5 +144,5 @@ def test_a_problem_without_a_cap_is_a_loose_one(shipped, problem):
 def test_without_a_policy_for_the_space_it_starts_from_nothing(tmp_path, monkeypatch, problem):
     monkeypatch.setattr(knowledge, "SHIPPED", tmp_path / "none")
     knowledge.shipped.cache_clear()
-    assert searcher("metapolicy", problem, seed=0).ask().space == problem.space.name
+    assert searcher("metapolicy", problem, seed=0, trials=9).ask().space == problem.space.name
     knowledge.shipped.cache_clear()

@@ -35,9 +35,17 @@ def test_trials_come_back_as_they_went_in_and_in_order(tmp_path, tiny):
     assert Ledger(tmp_path / "run" / "ledger.sqlite", tiny, "task").trials() == trials
 
 
+def test_what_is_marked_stands_beside_the_trials(tmp_path, tiny):
+    ledger = Ledger(tmp_path / "ledger.sqlite", tiny, "task")
+    assert ledger.marked("hypervolume") is None
+    ledger.mark("hypervolume", {"evolution": 0.5})
+    assert Ledger(tmp_path / "ledger.sqlite", tiny, "task").marked("hypervolume") == {"evolution": 0.5}
+
+
 def test_scores_of_different_tasks_are_kept_apart(tmp_path, tiny):
-    Ledger(tmp_path / "ledger.sqlite", tiny, "5w1s").record(some_trial(tiny, 0))
-    assert Ledger(tmp_path / "ledger.sqlite", tiny, "20w1s").trials() == []
+    Ledger(tmp_path / "ledger.sqlite", tiny, "protonet 5w1s").record(some_trial(tiny, 0))
+    with pytest.warns(UserWarning, match="has 1 trials of another task: theirs is 5w1s, this is 20w1s; they stay"):
+        assert Ledger(tmp_path / "ledger.sqlite", tiny, "protonet 20w1s").trials() == []
 
 
 def test_a_damaged_file_is_named(tmp_path, tiny):

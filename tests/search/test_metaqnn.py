@@ -1,6 +1,7 @@
 """MetaQNN: its table, its schedule and its memory."""
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -19,6 +20,13 @@ def test_epsilon_falls_over_the_unique_networks_as_in_the_paper(tiny):
             drive(searcher, 1, hill)
     assert seen[:15] == [1.0] * 15 and seen[15:19] == [0.9, 0.8, 0.7, 0.6]
     assert all(a >= b for a, b in pairwise(seen)) and set(seen[27:]) == {SCHEDULE[-1][0]}
+
+
+def test_what_is_not_trained_uses_up_no_exploration(tiny):
+    searcher, rng = MetaQNN(tiny, seed=0, trials=10, replays=1), Random(0)
+    for _ in range(60):
+        searcher.tell(trial(tiny.sample(rng=rng), None, "infeasible"))
+    assert searcher.epsilon == 1.0
 
 
 def test_the_update_is_that_of_the_paper_from_the_last_choice_back(tiny):

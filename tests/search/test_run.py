@@ -100,6 +100,26 @@ def test_a_lost_weights_file_costs_time_not_the_search(start, problem):
     assert start(wide).run(trials=9, seconds=0)[0].fidelity == 12
 
 
+def test_longer_rungs_in_a_used_folder_are_trained(start, problem):
+    """What was trained too briefly for them is no answer, and no reason to leave a network out."""
+    loose = replace(problem, cap=Cost())
+    short = {trial.arch for trial in start(loose, name="random").run(trials=4, seconds=100)}
+    long = start(replace(loose, rungs=(8, 20)), name="random")
+    found = long.run(trials=4, seconds=100)
+    assert found[0].fidelity == 20 and {trial.arch for trial in found if trial.fidelity >= 8} == short
+
+
+def test_what_is_told_carries_the_cap_that_is_asked_for_now_and_a_refusal_what_it_was_refused_for(start, problem):
+    loose = replace(problem, cap=Cost(latency_ms=0.2), device="another")
+    start(loose).run(trials=4, seconds=100)
+    now, told = start(replace(problem, cap=Cost(latency_ms=0.1)), name="random"), []
+    now.searcher.tell = told.append
+    now.run(trials=9, seconds=100)
+    assert {trial.cap for trial in told} == {now.problem.cap}
+    refused = [trial for trial in told if trial.status == "infeasible"]
+    assert refused and not any(trial.cost.fits(trial.cap) for trial in refused)
+
+
 def archs_of(search):
     return [trial.arch for trial in search.ledger.trials() if trial.fidelity == search.problem.rungs[0]]
 

@@ -90,11 +90,6 @@ def test_a_score_is_of_its_learners_recipe(tmp_path, monkeypatch):
     assert (job.training.way, job.training.tasks, job.training.episodes) == (7, 2, config.rungs[1])
 
 
-def test_what_cannot_be_lowered_says_why_and_costs_no_graphs(tmp_path):
-    assert assemble.unlowered("protonet") == ""
-    assert "changes the body" in assemble.unlowered("maml") and "\n" not in assemble.unlowered("maml")
-
-
 @pytest.mark.parametrize(
     ("there", "asked", "taken"), [(True, "auto", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu")]
 )

@@ -7,22 +7,15 @@ import pytest
 import torch
 
 from edgemeta.errors import Infeasible
-from edgemeta.latency import measure
 from edgemeta.latency.table import predictor
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
 from edgemeta.search.jobs import DataSpec, save_weights
 from edgemeta.search.problem import Problem
-from edgemeta.space.presets import tiny as tiny_space
 from edgemeta.stages.candidates import Candidate, first_fitting, inference_ms
 from edgemeta.types import Cost
 from tests.blobs import blob_pool
-
-
-@pytest.fixture(scope="module")
-def profile():
-    return measure.measure_host(tiny_space(), seed=0, nets=4, seconds=3, progress=False)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -39,7 +40,8 @@ def problem(tmp_path, folder, tiny):
     np.savez(tmp_path / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
     data = DataSpec("npz", str(tmp_path / "blobs.npz"), str(tmp_path / "cache"), (1, 12, 12), 0)
     null = predictor(profiles.load("null"))
-    sizes = {"rungs": (2, 4), "eval_episodes": 10, "training": Training(way=5, query=2), "way": 4}
+    head_kib = partial(bundle.head_kib, "protonet")
+    sizes = {"head_kib": head_kib, "rungs": (2, 4), "eval_episodes": 10, "training": Training(way=5, query=2), "way": 4}
     return Problem(tiny, null, Cost(latency_ms=CAP_MS), "protonet", data, folder.weights, device="null", **sizes)
 
 
@@ -68,14 +70,33 @@ def write(folder, problem):
 def test_each_cap_has_its_bundle(write, folder):
     trained = write(front=2)
     rows = folder.read("front")
-    caps = [row["cap_ms"] for row in rows]
+    caps = [row["cap"] for row in rows]
     assert caps[0] == CAP_MS and caps[1] / caps[0] == pytest.approx(caps[2] / caps[1]) and caps[1] < caps[0]
     for row in rows:
         costs = bundle.read(folder.root / row["bundle"]).costs
-        assert costs.predicted.latency_ms <= row["cap_ms"] == costs.caps.latency_ms
+        assert costs.predicted.latency_ms <= row["cap"] == costs.caps.latency_ms
     assert list(trained) == caps
     shown = front.text(rows).splitlines()
     assert len(shown) == 2 + len(rows) and [line.split()[-1] for line in shown[2:]] == [r["bundle"] for r in rows[::-1]]
+
+
+@pytest.mark.parametrize("over", ["ram_kib", "flash_kib"])
+def test_a_front_of_memory(write, folder, over):
+    write(front=1, front_over=over)
+    loose, tight = folder.read("front")
+    for row in (loose, tight):
+        caps = bundle.read(folder.root / row["bundle"]).costs.caps
+        assert row["cost"][over] <= row["cap"] == getattr(caps, over) and caps.latency_ms == CAP_MS
+    assert tight["cap"] < loose["cap"] and tight["bundle"].endswith("kib")
+    assert f"cap_{over.split('_')[0]}" in front.text([loose, tight]).replace(" ", "_")
+
+
+def test_a_network_found_under_a_tighter_cap_counts_under_the_looser_ones(write, folder):
+    """The best of all searches that fits, furthest trained first: caps that rise never lower it."""
+    write(front=3)
+    rows = folder.read("front")
+    judged = [(row["episodes"], row["score"]) for row in rows]
+    assert judged == sorted(judged, reverse=True)
 
 
 def test_a_ladder_again_trains_nothing_again(write):
@@ -86,13 +107,26 @@ def test_a_ladder_again_trains_nothing_again(write):
 def test_no_ladder_below_the_fastest_network(problem):
     fastest = min(problem.bound(problem.space.sample(rng=Random(seed))).latency_ms for seed in range(3000))
     with pytest.raises(BadConfig, match="raise --latency-ms"):
-        front.ladder_ms(problem, fastest, 3, rng=Random(0))
+        front.ladder(problem, "latency_ms", fastest, 3, rng=Random(0))
+
+
+def test_caps_too_close_to_each_other_to_tell_apart_are_refused(problem):
+    low_ms = front.ladder(problem, "latency_ms", CAP_MS, 1, rng=Random(0))[0]
+    with pytest.raises(BadConfig, match="no front of 12 below .* lower --front"):
+        front.ladder(problem, "latency_ms", 1.1 * low_ms, 12, rng=Random(0))
+
+
+def test_a_ladder_without_room_is_refused_before_the_search(problem):
+    settings = configs.make(configs.Search, {"front": 2})
+    front.require(settings, problem)
+    with pytest.raises(BadConfig, match="no front of 2 below latency 1e-06 ms"):
+        front.require(settings, replace(problem, cap=replace(problem.cap, latency_ms=1e-6)))
 
 
 def test_the_ladder_keeps_to_the_other_caps(problem):
     """The fastest network of all may need more flash than there is."""
-    small = replace(problem, cap=replace(problem.cap, flash_kib=4.0))
-    lowest = front.ladder_ms(small, 0.5, 4, rng=Random(0))[-1]
+    small = replace(problem, cap=replace(problem.cap, flash_kib=8.0))
+    lowest = front.ladder(small, "latency_ms", 0.5, 4, rng=Random(0))[-1]
     fitting = [problem.bound(problem.space.sample(rng=Random(seed))) for seed in range(3000)]
-    least = min(bound.latency_ms for bound in fitting if bound.flash_kib <= 4.0)
+    least = min(bound.latency_ms for bound in fitting if bound.flash_kib <= 8.0)
     assert lowest <= front.SLACK * least * 1.0001

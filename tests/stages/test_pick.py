@@ -170,3 +170,11 @@ def test_a_class_with_one_image_is_not_asked():
     many = pick._asked(np.repeat([0, 1], 300), rng=np.random.default_rng(0))
     assert len(many) == pick.ASKED == len(set(many.tolist()))
     assert len(pick._asked(np.arange(4), rng=np.random.default_rng(0))) == 0
+
+
+def test_int8_is_compared_on_the_users_images(settings):
+    text = pipeline.pick(**settings | {"device": "host"}, int8=True, flash_kib=40.0)
+    manifest = bundle.read(settings["run"] / "bundle")
+    told = manifest.facts["precision"]
+    assert told["precision"] == manifest.precision and told["accuracy_of"] == "12 of your images, left out in turn"
+    assert told["why"] in text and "int8" in text and note(settings)["winner"]["precision"] == manifest.precision

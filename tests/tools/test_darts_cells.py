@@ -10,13 +10,15 @@ from edgemeta.latency import profile
 from edgemeta.latency.table import predictor
 from edgemeta.search.jobs import DataSpec
 from edgemeta.search.problem import Problem
+from edgemeta.space.cells import trainable_nb201
 from edgemeta.types import Cost
 
 
 @pytest.fixture
-def problem(tiny):
-    data = DataSpec("glyphs", None, "", tiny.in_shape, 0)
-    return Problem(tiny, predictor(profile.load("null")), Cost(), "protonet", data, Path("weights"))
+def problem():
+    cells = trainable_nb201((1, 12, 12))
+    data = DataSpec("glyphs", None, "", cells.in_shape, 0)
+    return Problem(cells, predictor(profile.load("null")), Cost(), "protonet", data, Path("weights"))
 
 
 def test_only_other_networks_of_equal_latency_are_compared_with(problem):
@@ -25,6 +27,9 @@ def test_only_other_networks_of_equal_latency_are_compared_with(problem):
     target_ms = problem.cost(cell).latency_ms
     assert all(abs(problem.cost(arch).latency_ms / target_ms - 1) <= 0.2 for arch in found)
     assert len({problem.space.ops(arch) for arch in (cell, *found)}) == 4
+    slots = problem.space.slots
+    chosen = {options[pick] for arch in found for (_, options), pick in zip(slots, arch.picks, strict=True)}
+    assert "none" not in chosen  # DARTS derives no such cell
 
 
 def test_too_few_equals_are_an_error_that_says_what_to_do(problem):

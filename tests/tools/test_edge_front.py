@@ -215,15 +215,12 @@ def test_the_search_below_a_latency_is_the_products_own_and_done_once(args, monk
     assert given["latency_ms"] > 0.04 and given["searcher"] == "metapolicy" and given["rungs"] == equal.RUNGS
 
 
-def test_latencies_are_measured_once_and_a_network_without_one_is_left_out(args, timed, monkeypatch):
+def test_latencies_are_measured_once(args, timed, monkeypatch):
     space, ms, _ = timed
-    first, *others = ms
-    nets = [SimpleNamespace(arch=arch, timing=SimpleNamespace(median_ms=ms[arch])) for arch in others]
-    monkeypatch.setattr(equal.measure, "measure_nets", lambda *_, **__: SimpleNamespace(nets=nets))
-    wanted = {arch: ms[arch] for arch in others}
-    assert equal.latencies_ms(space, list(ms), args) == wanted
-    monkeypatch.setattr(equal.measure, "measure_nets", None)
-    assert equal.latencies_ms(space, list(ms), args) == wanted
+    monkeypatch.setattr(equal, "timed", lambda *_, **__: SimpleNamespace(ms=ms))
+    assert equal.latencies_ms(space, list(ms), args) == ms
+    monkeypatch.setattr(equal, "timed", None)
+    assert equal.latencies_ms(space, list(ms), args) == ms
 
 
 def test_it_says_what_is_missing_where_there_is_no_data(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ QUICK = Joint(episodes=3, way=4, warmup_way=4, query=2, drawn=1, last_steps=1, w
 @pytest.fixture
 def args():
     """Those of a run of seconds."""
-    names = {"most_k": 90.0, "cap_ms": 12.0, "learner": "protonet", "seed": 0, "search_episodes": 3, "minutes": 1e-4}
+    names = {"most_k": 90.0, "width": 8, "learner": "protonet", "seed": 0, "search_episodes": 3, "minutes": 1e-4}
     others = {"hours": 0.0, "episodes": 3, "split": "test", "also_val": False, "keep": None, "data_root": Path()}
     return argparse.Namespace(**names, **others)
 
@@ -39,10 +40,10 @@ def test_what_is_found_fits_and_is_told(tmp_path, args, space):
     np.savez(tmp_path / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
     data = DataSpec("npz", str(tmp_path / "blobs.npz"), str(tmp_path / "cache"), (1, 12, 12), 0)
     problem = bench.asked(space, data, args)
-    assert problem.cap.flash_kib == 90_000 * FLOAT_BYTES / KIB and problem.cap.latency_ms == 12
+    assert problem.cap.flash_kib == 90_000 * FLOAT_BYTES / KIB and problem.cap.latency_ms == math.inf
     row = bench.found(problem, QUICK, args)
     arch = Arch(space.name, tuple(row["picks"]))
-    assert problem.bound(arch).fits(problem.cap) and row["mmacs"] <= 12
+    assert problem.bound(arch).fits(problem.cap) and row["mmacs"] > 0
     assert row["skips_cell"] == arch.picks.count(1) and row["search_s"] > 0
     assert set(row) >= {"rate_head", "rate_body", "rate_logits", "stopped", "repaired"}
 

@@ -36,14 +36,19 @@ def test_scores_are_carried_to_networks_that_were_never_scored(archs):
     assert left_out > 0.85
 
 
-def test_scores_are_means_over_shots_of_each_domains_validation_classes(tmp_path, archs):
-    tests = [("glyphs", "val", 0.5), ("glyphs", "val", 0.7), ("omniglot", "val", 0.9), ("glyphs", "test", 0.0)]
-    rows = [{"data": data, "split": split, "shot": 1, "accuracy": share} for data, split, share in tests]
+def test_every_domain_and_number_of_shots_is_a_task_of_its_own_scored_on_validation_classes(tmp_path, archs):
+    tests = [
+        ("glyphs", "val", 1, 0.5),
+        ("glyphs", "val", 5, 0.7),
+        ("omniglot", "val", 1, 0.9),
+        ("glyphs", "test", 1, 0.0),
+    ]
+    rows = [dict(zip(("data", "split", "shot", "accuracy"), row, strict=True)) for row in tests]
     for i, arch in enumerate(archs[: make_policy.FEWEST]):
         (tmp_path / f"{i}.json").write_text(json.dumps({"arch": str(arch), "tests": rows}))
     space, scored = make_policy._scored(tmp_path)
     assert space == SPACE and set(scored) == set(archs[: make_policy.FEWEST])
-    assert scored[archs[0]] == {"glyphs": pytest.approx(60.0), "omniglot": pytest.approx(90.0)}
+    assert scored[archs[0]] == pytest.approx({"glyphs 1": 50.0, "glyphs 5": 70.0, "omniglot 1": 90.0})
     (tmp_path / "0.json").unlink()
     with pytest.raises(SystemExit, match="run tools/make_zoo.py first"):
         make_policy._scored(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 
 import omniglot
 from _common import digest, kept
+from _timed import timed
 
 from edgemeta import pipeline
 from edgemeta.latency import measure
@@ -57,19 +58,18 @@ def found_under(body_ms: float, args: argparse.Namespace) -> Arch:
         )
         return json.loads((run / "search.json").read_text(encoding="utf-8"))["winner"]["picks"]
 
-    return Arch(edge().name, tuple(kept(args.run / f"third-{digest(asked, args.learner)}.json", make)))
+    return Arch(edge().name, tuple(kept(args.run / f"third-{digest(asked, args.learner, body_ms)}.json", make)))
 
 
 def latencies_ms(space: Space, archs: Sequence[Arch], args: argparse.Namespace) -> dict[Arch, float]:
-    """Measured latencies of bodies, in turns; networks whose timings do not agree are left out."""
+    """Measured latencies of bodies, in turns."""
 
-    def make() -> list[float | None]:
-        timed = measure.measure_nets(space, archs, seed=0)
-        ms = {net.arch: net.timing.median_ms for net in timed.nets}
-        return [ms.get(arch) for arch in archs]
+    def make() -> list[float]:
+        ms = timed(space, archs, seed=0).ms
+        return [ms[arch] for arch in archs]
 
     path = args.run / f"latencies-{digest(space.name, archs)}.json"
-    return {arch: ms for arch, ms in zip(archs, kept(path, make), strict=True) if ms is not None}
+    return dict(zip(archs, kept(path, make), strict=True))
 
 
 def best_within(scores: Mapping[Arch, float], ms: Mapping[Arch, float], limit_ms: float) -> Arch | None:

@@ -34,7 +34,7 @@ from unseen_device import SPLITS
 
 from edgemeta.latency import basis, choose, fewshot, simulate
 from edgemeta.latency.parts import count
-from edgemeta.search import SEARCHERS, tabular
+from edgemeta.search import SEARCHERS, plan, tabular
 from edgemeta.search.metapolicy import Knowledge, Sources, Triple, little_known, meta_train, propose, scores_of, trusted
 from edgemeta.search.tabular import Belief, Table, Tabular
 from edgemeta.space.named import named
@@ -66,10 +66,10 @@ SLOW = ("gp",)  # compared where it is asked for: it takes a second per proposal
 TIMINGS, QUERIES = 20, 5
 FIRST = 8  # timings before anything is proposed; the naive baseline has 10
 NAIVE_FIRST = 10
+NEARLY = 1.05  # times the cap: predictions up to there are tried by the naive search
 PROPOSALS = 1000  # samples of the policy
 SHORT = 0.5  # weight of a source's short training beside the long, where a single source leaves it unknown
 BETTER = 0.2  # share of the networks, the best on the sources, of which it is estimated
-LEARNED = 0.0  # share of the critic in what is expected of networks whose source scores are known
 DEVICES = 1000  # simulated
 TYPICAL, POOL = 600, 900  # networks the basis is built on, and those that source devices teach with
 DRAWN = 300  # networks that the first timings are chosen from ...
@@ -225,34 +225,38 @@ def metapolicy(world: World, problem: Tabular, *, seed: int, queries: int, timin
     candidates = list(dict.fromkeys([*proposed, *first]))
     rows = [world.table.row[arch] for arch in candidates]
     known = np.array([score[rows] for score in world.sources.scores.values()])
-    expected = scores_of(world.knowledge, graph, world.table.picks[rows], known, LEARNED)
+    expected = scores_of(world.knowledge, graph, known)
     unit = float(trusted(world.knowledge, graph) @ world.knowledge.unit)
     found = tabular.decide(problem, candidates, expected, belief, unit=unit, timings=timings, queries=queries)
     return _outcome(problem, found)
 
 
-def naive(world: World, problem: Tabular, *, seed: int, queries: int) -> Outcome:
-    """Ten timings at random; then, in the order of summed source accuracies, what is predicted to fit is timed until
-    one fits, or as many as may be queried."""
+def naive(world: World, problem: Tabular, *, seed: int, queries: int, timings: int = TIMINGS) -> Outcome:
+    """Ten timings at random; then, in the order of summed source accuracies, each in its own spreads, what is predicted
+    to fit, or nearly, is timed until one fits, or as many as may be queried, or `timings` are spent."""
     belief = Belief(world.prior, world.features)
     belief.see({arch: problem.time_ms(arch) for arch in Random(seed).sample(world.table.archs, NAIVE_FIRST)})
-    total = np.sum([world.table.accuracy[task] for task in world.sources.scores], axis=0)
+    accuracy = [world.table.accuracy[task] for task in world.sources.scores]
+    total = np.sum([(of - of.mean()) / of.std() for of in accuracy], axis=0)
     fitting: list[Arch] = []
     for arch in _predicted(world, belief, np.argsort(-total, kind="stable"), problem.cap_ms):
         problem.time_ms(arch)
         fitting += [arch] * problem.fits(arch)
-        if len(fitting) >= max(1, queries):
+        if len(fitting) >= max(1, queries) or problem.spent.timings >= timings:
             break
+    if not fitting:  # none of the promising: the best of the random ones that fits, else the fastest
+        rank = {arch: -total[world.table.row[arch]] for arch in problem.timed}
+        fitting = sorted(problem.timed, key=lambda arch: (not problem.fits(arch), rank[arch]))[:1]
     for arch in fitting[:queries]:
         problem.query(arch)
-    return _outcome(problem, problem.best() if queries else next(iter(fitting), None))
+    return _outcome(problem, problem.best() or fitting[0])
 
 
 def _predicted(world: World, belief: Belief, order: np.ndarray, cap_ms: float) -> Iterator[Arch]:
     for start in range(0, len(order), CHUNK):
         archs = [world.table.archs[row] for row in order[start : start + CHUNK]]
         for arch, log in zip(archs, belief.log_ms(archs), strict=True):
-            if log <= np.log(cap_ms):
+            if log <= np.log(NEARLY * cap_ms):
                 yield arch
 
 
@@ -297,7 +301,7 @@ def _curves(table: Table, names: Sequence[str], seeds: int, queries: int) -> Cur
         for device, cap in tqdm(_searches(), desc=name, unit="row"):
             found[name][device, cap] = [
                 tabular.run(
-                    SEARCHERS[name](named("nb201"), seed=seed),
+                    SEARCHERS[name](named("nb201"), seed=seed, **plan(name, queries)),
                     Tabular(table, TARGET, device, cap),
                     queries=queries,
                     name=name,

@@ -60,7 +60,7 @@ from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, edge
 from edgemeta.stages import assemble
-from edgemeta.stages.front import ladder_ms
+from edgemeta.stages.front import ladder
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Trial
 
@@ -95,7 +95,7 @@ def main() -> int:
             floors = dict(zip(each, executor.map(floor, each.values()), strict=True))
             found = [_said(row) for row in executor.map(partial(row_of, episodes=args.test_episodes), asked)]
             nets = against(our_front(found), args, executor) if args.minutes else []
-    extra: dict[str, Any] = {name: str(value) for name, value in vars(args).items()}
+    extra: dict[str, Any] = {name: str(value) for name, value in vars(args).items() if not isinstance(value, Path)}
     extra |= {"cap_ms": cap_ms, "untrained": floors, "policy": bool(known(edge())), "searches": found}
     told = values(found, floors, cap_ms) | margins(nets)
     rows = summary(found, floors, cap_ms) + nets
@@ -208,7 +208,7 @@ def searched(problem: Problem, config: configs.Search) -> tuple[list[Trial], flo
     ledger = Ledger(RunFolder(config.run).ledger, problem.space, problem.task)
     caps_ms = [config.latency_ms]
     if config.front:
-        caps_ms += ladder_ms(problem, config.latency_ms, config.front, rng=Random(config.seed))
+        caps_ms += ladder(problem, "latency_ms", config.latency_ms, config.front, rng=Random(config.seed))
     for cap_ms, caps in zip(caps_ms, range(len(caps_ms), 0, -1), strict=True):
         now = time.perf_counter()
         under = replace(problem, cap=replace(problem.cap, latency_ms=cap_ms))
@@ -221,7 +221,7 @@ def _until(end: float, problem: Problem, config: configs.Search, ledger: Ledger)
     before = -1
     while before < len(ledger.trials()) and (left_s := end - time.perf_counter()) > 0:
         before = len(ledger.trials())
-        proposing = searcher(config.searcher, problem, seed=config.seed)
+        proposing = searcher(config.searcher, problem, seed=config.seed, trials=config.trials)
         search = Search(problem, proposing, config.searcher, ledger, Here(), 1, progress=False)
         search.run(trials=config.trials, seconds=left_s)
 

@@ -74,7 +74,7 @@ def main() -> int:
         for row in [*_domains(bench), *_students(bench)]:
             print(row, flush=True)
             rows.append(row)
-    settings = {name: str(value) for name, value in vars(args).items()}
+    settings = {name: str(value) for name, value in vars(args).items() if not isinstance(value, Path)}
     settings |= {f"{name}_ms_per_episode": f"{1e3 * value:.2f}" for name, value in pace_s.items()}
     return emit("initializer", _values(rows), rows, args.json, settings, goals=args.goals)
 

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from _common import emit, parser
-from device_runtime import LOWERED, SHOT, WAY, spread, timed
+from device_runtime import SHOT, WAY, spread, timed
 
 from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.latency.measure import time_model
 from edgemeta.learners import LEARNERS
-from edgemeta.learners.outer import trained
+from edgemeta.learners.outer import steps_of, trained
 from edgemeta.learners.train import adapt
 from edgemeta.lowering import to_onnx
-from edgemeta.lowering.trace import trace
+from edgemeta.lowering.trace import reads, trace
 from edgemeta.nets.build import build
 from edgemeta.report.tables import Column, table
 from edgemeta.space.presets import edge, tapered
@@ -103,12 +103,10 @@ def features_us(net: Net, repeats: int) -> float:
     return 1e3 * median(timed(lambda: net.body(slow, images), repeats))
 
 
-def onnx(learner: Learner, slow: Params, support: Support) -> dict[str, float | None]:
-    """Microseconds of the adapt graph; None for learners that have none."""
-    if learner.name not in LOWERED:
-        return {"onnx_us": None, "onnx_iqr_us": None}
-    model = to_onnx.adapt(trace(learner, slow), slow, learner.net.dim)
-    feeds = {"features": support.x.numpy(), "onehot": support.onehot.numpy(), "steps": np.array(learner.steps)}
+def onnx(learner: Learner, slow: Params, support: Support) -> dict[str, float]:
+    """Microseconds of the adapt graph."""
+    model, steps = to_onnx.adapt(trace(learner, slow), slow), steps_of(learner, len(support.x))
+    feeds = {reads(learner)[0]: support.x.numpy(), "onehot": support.onehot.numpy(), "steps": np.array(steps)}
     timing = time_model(model.SerializeToString(), feeds)
     return {"onnx_us": 1e3 * timing.median_ms, "onnx_iqr_us": 1e3 * timing.iqr_ms}
 

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _common import emit, parser
+from _timed import timed
 
 from edgemeta.data.archive import read_arrays
 from edgemeta.latency import batch, measure
 from edgemeta.latency.table import predictor
-from edgemeta.search import SEARCHERS
+from edgemeta.search import SEARCHERS, plan
 from edgemeta.search.tabular import Table, Tabular, run
 from edgemeta.space.presets import PUBLISHED
 from edgemeta.types import Arch, Profile
@@ -106,16 +107,16 @@ def _here(args: argparse.Namespace) -> Here:
 
 def _searched(here: Here, name: str, seed: int, cap_ms: float, queries: int) -> Found:
     problem = Tabular(here.table, TASK, DEVICE, cap_ms * HEADROOM)
-    run(SEARCHERS[name](SPACE, seed=seed), problem, queries=queries, name=name)
+    run(SEARCHERS[name](SPACE, seed=seed, **plan(name, queries)), problem, queries=queries, name=name)
     asked = sorted(problem.queried, key=lambda arch: -problem.queried[arch])
     return Found(name, seed, cap_ms, tuple(asked[:CHOSEN]))
 
 
 def _timed(here: Here, archs: Collection[Arch], args: argparse.Namespace) -> dict[Arch, float]:
     """Milliseconds of each network at the speed that the machine had during the profile."""
-    made = measure.measure_nets(SPACE, sorted(archs, key=str), seed=1, seconds=args.seconds)
-    speed = median(ms for _, ms in here.profile.drift) / median(ms for _, ms in made.drift)
-    return {net.arch: net.timing.median_ms * speed for net in made.nets}
+    made = timed(SPACE, archs, seed=1, seconds=args.seconds)
+    speed = median(ms for _, ms in here.profile.drift) / made.reference_ms
+    return {arch: ms * speed for arch, ms in made.ms.items()}
 
 
 def _first_fitting(search: Found, timed: Mapping[Arch, float]) -> Arch | None:
@@ -140,11 +141,12 @@ def _points(here: Here, arch: Arch) -> float:
 
 
 def _row(here: Here, search: Found, arch: Arch | None, timed: Mapping[Arch, float], oracle: float) -> dict[str, Any]:
-    """One search under one budget. A search that found nothing has the regret of the worst network."""
-    points = _points(here, arch) if arch else float(here.table.accuracy[TASK].min())
+    """One search under one budget. A search that found nothing, or broke it, has the regret of the worst network."""
     ms = timed[arch] if arch else None
+    broken = bool(ms and ms > search.cap_ms)
+    points = _points(here, arch) if arch and not broken else float(here.table.accuracy[TASK].min())
     row = {"searcher": search.searcher, "seed": search.seed, "cap_ms": search.cap_ms, "measured_ms": ms}
-    return row | {"accuracy": points, "regret": max(0.0, oracle - points), "broken": bool(ms and ms > search.cap_ms)}
+    return row | {"accuracy": points, "regret": oracle - points, "broken": broken}
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

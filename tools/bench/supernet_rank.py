@@ -14,7 +14,6 @@ keeps everything: a killed command goes on where it was.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import emit, parser, require_folder
+from _common import digest, emit, parser, require_folder
 from omniglot import affordable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -71,7 +70,7 @@ class Shared:
     @property
     def path(self) -> Path:
         told = (self.space, self.settings, list(map(str, self.domains)), self.seconds, self.updates, self.seed)
-        return Path(self.folder) / f"{_digest(told)}.safetensors"
+        return Path(self.folder) / f"{digest(*told)}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Look:
     @property
     def path(self) -> Path:
         told = (self.work.path.name, Path(self.shared).name, self.episodes)
-        return Path(self.work.folder) / f"{_digest(told)}.json"
+        return Path(self.work.folder) / f"{digest(*told)}.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,10 +230,6 @@ def sizes(space: Space, arch: Arch) -> dict[str, int]:
     """Multiply-accumulates and parameters, batch norm folded."""
     ops = space.ops(arch)
     return {"macs": sum(op.macs for op in ops), "params": sum(op.weight_bytes for op in ops) // FLOAT_BYTES}
-
-
-def _digest(told: Any) -> str:
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def _shape(text: str) -> tuple[int, ...]:
