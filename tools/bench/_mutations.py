@@ -166,5 +166,7 @@ def _zipped(members: Mapping[str, bytes], rng: Random) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
         for name, data in members.items():
-            archive.writestr(name or "x", data)
+            info = zipfile.ZipInfo(name or "x")  # its date is fixed: the bytes depend on the seed alone
+            info.compress_type = archive.compression
+            archive.writestr(info, data)
     return buffer.getvalue()
