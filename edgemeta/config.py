@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import field, fields
@@ -135,6 +136,10 @@ class Search(Task, Budget):
     eval_episodes: int = setting(300, "validation episodes per score")
     seconds: float = setting(math.inf, "propose new networks while this time leaves room for halving", unit="s")
     trial_seconds: float = setting(math.inf, "a network whose training takes longer has failed", unit="s")
+    storage: str = setting(
+        "", "postgresql://USER@HOST/DATABASE that machines share: the same command on another one joins the search"
+    )
+    lookahead: int = setting(4, "networks under way before the oldest is told; as many machines are of use at once")
     front: int = setting(0, "search under this many tighter caps as well, and write a bundle for each")
     front_over: Literal["latency_ms", "ram_kib", "flash_kib"] = setting("latency_ms", "for --front: what is capped")
 
@@ -246,8 +251,19 @@ def as_dict(config: Any) -> dict[str, Any]:
 def as_json(config: Any, kind: type) -> dict[str, Any]:
     """The settings that a base class of a config has, as JSON types; those at infinity are left out."""
     values = {name: getattr(config, name) for name in names(kind)}
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    plain = {name: _plain(value) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value not in (None, math.inf)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def without_secrets(text: str) -> str:
+    """The text without the passwords of addresses in it."""
+    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", re.sub(r"([?&]password=)[^&\s]*", r"\1***", text))
 
 
 def make(config: type[T], settings: Mapping[str, Any]) -> T:

@@ -15,7 +15,6 @@ import math
 import shutil
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
@@ -36,23 +35,32 @@ from edgemeta.learners import LEARNERS
 from edgemeta.learners.settings import recipe
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
-from edgemeta.report import course, page
+from edgemeta.report import page
 from edgemeta.report.tables import table
-from edgemeta.search import searcher
+from edgemeta.search.claims import Claims
 from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
-from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
-from edgemeta.search.run import Search
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, explained, imports, microcontroller, mobile, node, profiling, summary
+from edgemeta.stages import (
+    assemble,
+    device_side,
+    explained,
+    imports,
+    microcontroller,
+    mobile,
+    node,
+    profiling,
+    searching,
+    summary,
+)
 from edgemeta.stages import front as fronts
 from edgemeta.stages import pick as picking
 from edgemeta.stages import serve as serving
 from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch, Profile, Trial
+from edgemeta.types import Arch, Profile
 
 TEST_SHOTS = (1, 2, 3, 5, 10)
 QUICK = {  # what `demo --quick` sets where the user does not
@@ -123,15 +131,23 @@ def search(config: configs.Search) -> str:
     with folder.stage("data"):
         trainings = [recipe(config.learner)]
         assemble.require_data(assemble.data_of(config), config.way, config.shot, trainings=trainings)
+    with searching.joined(config) as claims:
+        return _search(config, folder, space, claims)
+
+
+def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Claims | None) -> str:
     with folder.stage("profile"):
-        profile = assemble.profile_of(config, folder, space)
+        if claims and config.device == assemble.HOST:
+            profile = searching.profile(config, folder, space, claims)
+        else:
+            profile = assemble.profile_of(config, folder, space)
     problem = assemble.problem_of(config, folder, space, profile)
     fronts.require(config, problem)
     with folder.stage("search"), worker_pool(config.workers) as executor:
-        found, ranking = _run(config, folder, problem, executor)
+        found, ranking = searching.run(config, folder, executor, claims, problem)
     if config.searcher == "metapolicy":
         folder.note("policy", explained.note(problem))
-    here = config.device == assemble.HOST
+    here = assemble.is_here(config, profile)
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
         winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
@@ -144,20 +160,9 @@ def search(config: configs.Search) -> str:
     if not config.front:
         return summary.search_text(folder)
     with folder.stage("front"), worker_pool(config.workers) as executor:
-        fronts.write(config, folder, problem, profile, ranking, lambda under: _run(config, folder, under, executor)[1])
+        how = (config, folder, executor, claims)
+        fronts.write(config, folder, problem, profile, ranking, lambda under: searching.run(*how, under)[1])
     return f"{summary.search_text(folder)}\n{fronts.text(folder.read('front'))}"
-
-
-def _run(config: configs.Search, folder: RunFolder, problem: Problem, executor: Executor) -> tuple[Search, list[Trial]]:
-    """The search under the caps of a problem, and its ranking."""
-    proposing = searcher(config.searcher, problem, seed=config.seed, trials=config.trials)
-    ledger = Ledger(folder.ledger, problem.space, problem.task)
-    how = (executor, config.workers, config.progress, config.trial_seconds)
-    found = Search(problem, proposing, config.searcher, ledger, *how)
-    ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
-    volumes = course.volumes(found.trained(), problem.cap)
-    ledger.mark("hypervolume", {name: own[-1] for name, own in volumes.items()})
-    return found, ranking
 
 
 @command(configs.Train, goes_on=configs.Search, locks=True)
@@ -216,7 +221,7 @@ def _export_bundles(config: configs.Export, folder: RunFolder, target: Path) -> 
     problem = assemble.problem_of(settings, folder, space, profile)
     trained = summary.trained_for(folder, noted, problem)
     with folder.stage("export"):
-        _write_bundles(target, noted, trained, problem, profile, measure=settings.device == assemble.HOST)
+        _write_bundles(target, noted, trained, problem, profile, measure=assemble.is_here(settings, profile))
 
 
 def _write_bundles(

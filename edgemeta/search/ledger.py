@@ -7,79 +7,91 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.storages import RDBStorage
+from optuna.study import Study, StudySummary
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import URL
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.search.storage import PATIENCE_S, Database, address, options, patiently, plain, shown
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Cost, Trial
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+T = TypeVar("T")
+OPENING_S = 10.0  # of patience: two machines may lay out the tables at the same moment
 
 
 class Ledger:
     """Trials of one task, appended one transaction at a time.
 
-    `task` names what a score means (data, learner, way, shot, seed): scores of different tasks are never compared,
-    so each is a study of its own in the same SQLite file; that a file has trials of another task is said once, with the
-    difference. A study of another space, or of one that has changed since, is refused: its picks would stand for other
-    networks.
+    `where` is a file, or the address of a database that several machines share. `task` names what a score means (data,
+    learner, way, shot, seed): scores of different tasks are never compared, so each is a study of its own in the same
+    database; that it has trials of another task is said once, with the difference. A study of another space, or of one
+    that has changed since, is refused: its picks would stand for other networks.
     """
 
-    def __init__(self, path: Path, space: Space, task: str):
+    def __init__(self, where: Path | URL, space: Space, task: str):
         self._space = space
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        with self._readable("open"):
-            if not path.exists():
-                _lay_out(path)
-            self._study = optuna.create_study(
-                storage=f"sqlite:///{path}", study_name=task, load_if_exists=True, direction="maximize"
-            )
-            rows = self._study.get_trials(deepcopy=False)
-            others = [] if rows else optuna.get_all_study_summaries(storage=f"sqlite:///{path}")
+        self._where = where
+        self._study, rows, others = self._patiently("open", lambda: self._opened(task), patience_s=OPENING_S)
         self._require_same_space(rows)
         for other in others:
             if other.n_trials:
-                what = f"{path.name} has {other.n_trials} trials of another task"
+                what = f"{self._name} has {other.n_trials} trials of another task"
                 apart = f"{_apart(other.study_name, task)}; they stay, and this search begins anew"
                 warnings.warn(f"{what}: {apart}", stacklevel=3)
+
+    def _opened(self, task: str) -> tuple[Study, list[FrozenTrial], list[StudySummary]]:
+        """The study, its rows, and what else there is where it has none."""
+        url = self._where if isinstance(self._where, URL) else address(f"sqlite:///{self._where}")
+        if (file := _file(url)) and not file.exists():
+            _lay_out(file)
+        database = Database(url)
+        with database.alone():
+            storage = RDBStorage(plain(url), engine_kwargs=options(url))
+            study = optuna.create_study(storage=storage, study_name=task, load_if_exists=True, direction="maximize")
+        database.close()
+        rows = study.get_trials(deepcopy=False)
+        return study, rows, [] if rows else optuna.get_all_study_summaries(storage=storage)
+
+    @property
+    def _name(self) -> str:
+        return self._where.name if isinstance(self._where, Path) else shown(self._where)
 
     def _require_same_space(self, rows: Sequence[FrozenTrial]) -> None:
         """Refuse a study whose trials are of other slots; the first that is asked for none notes them."""
         now = _noted(self._space)
         then = self._study.user_attrs.get("space") or (_noted_in(rows[0], now) if rows else None)
         if then is None:
-            with self._readable("write"):
-                self._study.set_user_attr("space", now)
+            self._patiently("write", lambda: self._study.set_user_attr("space", now))
         elif then != now:
             raise EdgemetaError(
-                f"ledger {self._path} is of another space: {_difference(then, now)}; give this search a run folder "
+                f"ledger {self._place} is of another space: {_difference(then, now)}; give this search a run folder "
                 "of its own, or the space as it was"
             )
 
-    @contextmanager
-    def _readable(self, verb: str) -> Iterator[None]:
-        """SQLAlchemy, Alembic and Optuna each have their own errors for a damaged file or a full disk."""
-        try:
-            yield
-        except Exception as error:
-            root: BaseException = error
-            while root.__cause__:
-                root = root.__cause__
-            reason = str(root).splitlines()[0]
-            advice = "free space, or move the file away to start a new one"
-            raise EdgemetaError(f"cannot {verb} ledger {self._path}: {reason}; {advice}") from error
+    @property
+    def _place(self) -> str:
+        return str(self._where) if isinstance(self._where, Path) else shown(self._where)
 
-    def record(self, trial: Trial) -> None:
-        """Append a trial; a score that is no number is kept as the failure it is."""
+    def _patiently(self, verb: str, work: Callable[[], T], *, patience_s: float = PATIENCE_S) -> T:
+        """Damaged files, full disks and lost servers are told in one line each."""
+        advice = "free space, or move the file away to start a new one" if isinstance(self._where, Path) else ""
+        return patiently(work, verb, f"ledger {self._place}", patience_s=patience_s, advice=advice)
+
+    def record(self, trial: Trial, **beside: Any) -> None:
+        """Append a trial; a score that is no number is kept as the failure it is.
+
+        `beside` are attributes of Optuna's trial, for readers.
+        """
         trial = sound(trial)
         slots = [(name, options) for name, options in self._space.slots if len(options) > 1]
         picks = {name: options[pick] for (name, options), pick in zip(self._space.slots, trial.arch.picks, strict=True)}
@@ -88,24 +100,32 @@ class Ledger:
             distributions={name: CategoricalDistribution(options) for name, options in slots},
             value=trial.score,
             state=TrialState.FAIL if trial.score is None else TrialState.COMPLETE,
-            user_attrs={"trial": json.dumps(_fields(trial), allow_nan=False)},
+            user_attrs={"trial": to_json(trial), **beside},
         )
-        with self._readable("write"):
-            self._study.add_trial(row)
+        self._patiently("write", lambda: self._study.add_trial(row))
 
     def mark(self, name: str, value: Any) -> None:
         """Keep JSON beside the trials: an attribute of the study, which Optuna's dashboard shows."""
-        with self._readable("write"):
-            self._study.set_user_attr(name, value)
+        self._patiently("write", lambda: self._study.set_user_attr(name, value))
 
     def marked(self, name: str) -> Any:
-        with self._readable("read"):
-            return self._study.user_attrs.get(name)
+        return self._patiently("read", lambda: self._study.user_attrs.get(name))
 
     def trials(self) -> list[Trial]:
         """Every recorded trial, oldest first."""
-        with self._readable("read"):
-            return [_trial(row) for row in self._study.get_trials(deepcopy=False)]
+        rows = self._patiently("read", lambda: self._study.get_trials(deepcopy=False))
+        return [from_json(row.user_attrs["trial"]) for row in rows]
+
+    def copied_to(self, path: Path) -> None:
+        """What is here and not there yet, into a file of its own: for reports where the storage is out of reach."""
+        copy, here = Ledger(path, self._space, self._study.study_name), self.trials()
+        there = set(copy.trials())
+        for trial in here:
+            if trial not in there:
+                copy.record(trial)
+        marks = {name: value for name, value in self._study.user_attrs.items() if name != "space"}
+        for name, value in marks.items():
+            copy.mark(name, value)
 
 
 def sound(trial: Trial) -> Trial:
@@ -152,22 +172,28 @@ def _apart(then: str, now: str) -> str:
     return f"theirs is {' '.join(w for w in old if w not in new)}, this is {' '.join(w for w in new if w not in old)}"
 
 
+def _file(url: URL) -> Path | None:
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
 def _lay_out(path: Path) -> None:
     """Create the empty tables under another name first: killed while Optuna writes them, the file cannot be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
         fresh = Path(folder) / path.name
-        storage = optuna.storages.RDBStorage(f"sqlite:///{fresh}")
+        storage = RDBStorage(f"sqlite:///{fresh}")
         storage.remove_session()
         storage.engine.dispose()
         os.replace(fresh, path)
 
 
-def _fields(trial: Trial) -> dict:
-    return asdict(trial) | {"cost": trial.cost.to_json(), "cap": trial.cap.to_json()}
+def to_json(trial: Trial) -> str:
+    fields = asdict(trial) | {"cost": trial.cost.to_json(), "cap": trial.cap.to_json()}
+    return json.dumps(fields, allow_nan=False)
 
 
-def _trial(row: FrozenTrial) -> Trial:
-    fields = json.loads(row.user_attrs["trial"])
+def from_json(text: str) -> Trial:
+    fields = json.loads(text)
     arch = Arch(fields["arch"]["space"], tuple(fields["arch"]["picks"]))
     costs = {name: Cost.from_json(fields[name]) for name in ("cost", "cap")}
     return Trial(**{**fields, "arch": arch, **costs})

@@ -92,4 +92,4 @@ def rank(trials: list[Trial], space: Space) -> list[Trial]:
         ops = space.ops(trial.arch)
         if trial.score is not None and (ops not in furthest or furthest[ops].fidelity <= trial.fidelity):
             furthest[ops] = trial
-    return sorted(furthest.values(), key=lambda trial: (trial.fidelity, trial.score), reverse=True)
+    return sorted(furthest.values(), key=lambda trial: (trial.fidelity, trial.score, trial.arch.picks), reverse=True)

@@ -6,18 +6,20 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 
 from tqdm import tqdm
 
 from edgemeta.contracts import Searcher
 from edgemeta.errors import Diverged, EdgemetaError
+from edgemeta.search.claims import Claims
 from edgemeta.search.feasible import repair, require_feasible
 from edgemeta.search.jobs import Job, Result, run_job
-from edgemeta.search.ledger import Ledger, sound
+from edgemeta.search.ledger import Ledger, from_json, sound, to_json
 from edgemeta.search.limits import within
 from edgemeta.search.problem import Problem, rank
 from edgemeta.search.workers import worker_pool
@@ -25,6 +27,7 @@ from edgemeta.types import Arch, Op, Trial
 
 ETA = 3  # successive halving keeps one in three (Jamieson & Talwalkar 2016, arXiv:1502.07943)
 LOOKAHEAD = 4  # proposals under way before the oldest is told, whatever the number of workers
+POLL_S = (0.02, 1.0)  # between two looks at what other processes have done: at first, and at most
 NEW_TRIES = 300  # proposals in a row that bring nothing new before a search counts as exhausted
 FAILED = "failed: "  # what the status of a failed trial begins with ...
 CRASHED = f"{FAILED}crashed, "  # ... where its network is not to blame ...
@@ -32,6 +35,18 @@ TOO_LONG = "took more than"  # ... and what it says where a training was too lon
 CRASHES = 5  # trainings in a row that break: more of them would teach nothing
 
 Ops = tuple[Op, ...]
+
+
+@dataclass
+class _Asked:
+    """A network that was asked for: trained already, in training here, or waiting for someone to take it."""
+
+    arch: Arch
+    rung: int
+    weights: Path
+    trial: Trial | None
+    job: Job | None = None
+    future: Future[Result] | None = None
 
 
 @dataclass
@@ -46,14 +61,17 @@ class Search:
     workers: int
     progress: bool = True
     trial_seconds: float = math.inf  # a training that takes longer has failed
+    claims: Claims | None = None  # where other processes work on the same search
+    lookahead: int = LOOKAHEAD  # with claims the same for all of them
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training
     _known: dict[Ops, dict[int, Trial]] = field(default_factory=dict)  # network -> fidelity -> trial
     _failed: dict[Ops, Trial] = field(default_factory=dict)  # for good
     _rng: Random = field(default_factory=lambda: Random(0))
     _fresh: Executor | None = None  # what stands in for `executor` once a worker process was killed
+    _pauses: Iterator[float] = field(default_factory=lambda: _pauses())
     _pools: ExitStack = field(default_factory=ExitStack)
     _crashes: int = 0  # in a row
-    _running: deque[tuple[Arch, Job | None, Future[Result] | None]] = field(default_factory=deque)
+    _running: deque[_Asked] = field(default_factory=deque)
 
     def run(self, *, trials: int, seconds: float, starts: Sequence[Arch] = ()) -> list[Trial]:
         """Until `trials` networks under the caps are trained, or for `seconds`; returns the ranking, best first.
@@ -66,7 +84,9 @@ class Search:
         to all. `starts` are proposals tried before the searcher's.
 
         A stopped search proposes the same networks again and finds those it trained in the ledger, so where it was
-        stopped makes no difference to where it ends; nor does the number of workers, up to `LOOKAHEAD`.
+        stopped makes no difference to where it ends; nor does the number of workers, up to `lookahead`, nor that of the
+        processes which share them through `claims`: each proposes the same networks, trains those that it can claim
+        and waits for the others' scores.
 
         A training that crashes, diverges, takes longer than `trial_seconds` or scores no number is a failed trial of
         the ledger, and the search goes on; after `CRASHES` in a row, which no network can be blamed for, it ends. A
@@ -84,6 +104,7 @@ class Search:
         require_feasible(problem.space, problem.bound, problem.cap, rng=self._rng)
         counted: set[Ops] = set()
         own: set[Ops] = set()
+        told: list[Trial] = []
         self._failed = self._failures()
         own.update(self._failed)
         for trial in self.trained():
@@ -95,7 +116,9 @@ class Search:
                 continue
             if trial.device != problem.device or problem.cap.fits(trial.cap):
                 counted.add(ops)
-            self.searcher.tell(replace(trial, cap=problem.cap))
+            told.append(replace(trial, cap=problem.cap))
+        for trial in sorted(told, key=_worst_first):
+            self.searcher.tell(trial)
         missing, tried = trials - len(counted), len(own)
         if len(own) < missing:
             old = {ops for ops, of in self._known.items() if max(of) >= problem.rungs[0]} - own
@@ -110,8 +133,10 @@ class Search:
     def trained(self) -> list[Trial]:
         """Every trained trial under the caps whose weights are still there, with costs as this device has them."""
         problem = self.problem
+        elsewhere = self.claims.kept() if self.claims else ()
         scored = (trial for trial in self.ledger.trials() if trial.score is not None)
-        kept = (trial for trial in scored if problem.weights_of(trial.arch, trial.fidelity).exists())
+        with_weights = ((trial, problem.weights_of(trial.arch, trial.fidelity)) for trial in scored)
+        kept = (trial for trial, weights in with_weights if weights.stem in elsewhere or weights.exists())
         fitting = (trial for trial in kept if problem.bound(trial.arch).fits(problem.cap))
         return [replace(trial, cost=problem.cost(trial.arch)) for trial in fitting]
 
@@ -144,7 +169,7 @@ class Search:
     def _best_at(self, rung: int) -> list[Trial]:
         """Trials at a rung, best score first: those trained further are judged by what they were here."""
         every = [self._at(next(iter(trials.values())).arch, rung) for trials in self._known.values()]
-        return sorted(filter(None, every), key=lambda trial: trial.score or 0.0, reverse=True)
+        return sorted(filter(None, every), key=_worst_first, reverse=True)
 
     def _proposals(self, count: int, old: set[Ops], deadline: float, starts: Sequence[Arch]) -> Iterator[Arch]:
         """Up to `count` feasible architectures that are not `old`; fewer where the space has no more."""
@@ -171,7 +196,7 @@ class Search:
         first = self._best_at(0)
         if not first:
             return 0.0
-        waiting = 1 + sum(future is not None and not future.done() for *_, future in self._running)
+        waiting = 1 + sum(asked.trial is None for asked in self._running)
         ahead_s = waiting * sum(trial.seconds for trial in first) / len(first) / self.workers
         for rung in range(1, len(self.problem.rungs)):
             todo = [trial for trial in first[: _kept(tried, rung)] if self._at(trial.arch, rung) is None]
@@ -209,14 +234,44 @@ class Search:
         with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
             for arch in archs:
                 count += 1
-                done = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
-                job = None if done else self.problem.job(arch, rung)
-                running.append((arch, job, self._submit(job) if job else None))
-                if len(running) >= max(LOOKAHEAD, self.workers):
-                    self._finish(rung, *running.popleft(), bar)
+                known = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
+                running.append(_Asked(arch, rung, self.problem.weights_of(arch, self.problem.rungs[rung]), known))
+                self._start()
+                if len(running) >= max(self.lookahead, self.workers):
+                    self._finish(bar)
             while running:
-                self._finish(rung, *running.popleft(), bar)
+                self._finish(bar)
         return count
+
+    def _start(self) -> None:
+        """Train what waits: all of it, or as much as there are workers for where other processes can take the rest."""
+        waiting = [asked for asked in self._running if asked.trial is None and asked.future is None]
+        if self.claims:
+            done = self.claims.outcomes([asked.weights.stem for asked in waiting])
+            for asked in waiting:
+                if text := done.get(asked.weights.stem):
+                    self._learn(asked, replace(from_json(text), arch=asked.arch, cost=self.problem.cost(asked.arch)))
+        for asked in waiting:
+            busy = sum(other.future is not None and other.trial is None for other in self._running)
+            if self.claims and (busy >= self.workers or asked.trial or not self.claims.claim(asked.weights.stem)):
+                continue
+            if self.claims and asked.rung:
+                self.claims.bring(self.problem.weights_of(asked.arch, self.problem.rungs[asked.rung - 1]))
+            asked.job = self.problem.job(asked.arch, asked.rung)
+            asked.future = self._submit(asked.job)
+
+    def _advance(self) -> None:
+        """Wait until a training ends, here or elsewhere; record those that have ended here."""
+        under_way = [asked for asked in self._running if asked.future and asked.trial is None]
+        pause_s = next(self._pauses) if self.claims else None
+        if under_way:
+            wait([asked.future for asked in under_way if asked.future], pause_s, FIRST_COMPLETED)
+        elif pause_s:
+            time.sleep(pause_s)
+        for asked in under_way:
+            if asked.future and asked.future.done():
+                self._record(asked, asked.future)
+        self._start()
 
     def _submit(self, job: Job) -> Future[Result]:
         """To the workers, or to new ones where one of them was killed: a pool does not outlive that."""
@@ -226,20 +281,45 @@ class Search:
             self._fresh = self._pools.enter_context(worker_pool(self.workers))
             return self._fresh.submit(within, self.trial_seconds, run_job, job)
 
-    def _finish(self, rung: int, arch: Arch, job: Job | None, future: Future[Result] | None, bar: tqdm) -> None:
-        """Record what a job gave, and tell the searcher of a network's first score."""
-        if job is None or future is None:
-            trial = self._at(arch, rung) or self._failed[self.problem.space.ops(arch)]
-        else:
-            trial = self._record(rung, arch, job, future)
+    def _finish(self, bar: tqdm) -> None:
+        """Tell the searcher of the oldest network's first score, when it is known."""
+        oldest = self._running[0]
+        self._pauses = _pauses()
+        while oldest.trial is None:
+            self._advance()
+        self._running.popleft()
         bar.update()
-        if rung == 0:
-            self.searcher.tell(trial)
-        if best := self._best_at(rung):
+        if oldest.future or self.claims:
+            self._count(oldest.trial.status)
+        if oldest.rung == 0:
+            self.searcher.tell(oldest.trial)
+        if best := self._best_at(oldest.rung):
             bar.set_postfix_str(f"best {100 * (best[0].score or 0):.1f} % at {best[0].cost.latency_ms:.3g} ms")
 
-    def _record(self, rung: int, arch: Arch, job: Job, future: Future[Result]) -> Trial:
-        trial, crashed = self._unscored(arch, "ok"), ""
+    def _record(self, asked: _Asked, future: Future[Result]) -> None:
+        """Keep what a training gave, first of all; then others may know it."""
+        assert asked.job is not None
+        trial = self._outcome(asked, asked.job, future)
+        if not self.claims:
+            self.ledger.record(trial)
+        elif self.claims.mine(job := asked.weights.stem):
+            handed = self.claims.handed(job)
+            if trial.score is not None:
+                self.claims.keep(asked.weights)
+            self.ledger.record(trial, **{"handed over": handed} if handed else {})
+            self.claims.finish(job, to_json(trial))
+        else:  # others gave this process up, and one of them trains it again
+            asked.future = None
+            return
+        self._learn(asked, trial)
+
+    def _learn(self, asked: _Asked, trial: Trial) -> None:
+        asked.trial = trial
+        if trial.score is not None:
+            self._remember(trial)
+
+    def _outcome(self, asked: _Asked, job: Job, future: Future[Result]) -> Trial:
+        trial, rung = self._unscored(asked.arch, "ok"), asked.rung
         try:
             result = self._result(job, future)
         except Diverged as error:
@@ -250,17 +330,11 @@ class Search:
             status = f"{FAILED}{TOO_LONG} {self.trial_seconds:g} s"
             trial = replace(trial, status=status, seconds=self.trial_seconds)
         except Exception as error:
-            crashed = _reason(error)
-            trial = replace(trial, status=f"{CRASHED}{crashed}")
+            trial = replace(trial, status=f"{CRASHED}{_reason(error)}")
         else:
             score, fidelity = result.score, self.problem.rungs[rung]
             trial = replace(trial, score=score.mean, score_ci=score.ci95, fidelity=fidelity, seconds=result.seconds)
-            trial = sound(trial)
-            if trial.score is not None:
-                self._remember(trial)
-        self.ledger.record(trial)
-        self._count(crashed)
-        return trial
+        return sound(trial)
 
     def _result(self, job: Job, future: Future[Result]) -> Result:
         """What a job gave. One under way when a worker was killed, by whichever of them, has another go alone."""
@@ -273,7 +347,8 @@ class Search:
                 except BrokenExecutor:
                     raise RuntimeError("its worker process was killed twice, the second time working alone") from None
 
-    def _count(self, crashed: str) -> None:
+    def _count(self, status: str) -> None:
+        crashed = status.removeprefix(CRASHED) if status.startswith(CRASHED) else ""
         self._crashes = self._crashes + 1 if crashed else 0
         if self._crashes >= CRASHES:
             raise EdgemetaError(
@@ -281,6 +356,18 @@ class Search:
                 "and run the same again to go on, with fewer workers if memory was short "
                 "(a script of your own must start below `if __name__ == '__main__':`)"
             )
+
+
+def _worst_first(trial: Trial) -> tuple[float, tuple[int, ...]]:
+    """The order of trials by what they scored; nothing in it depends on which of them ended first."""
+    return trial.score or 0.0, trial.arch.picks
+
+
+def _pauses() -> Iterator[float]:
+    pause_s, longest_s = POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(1.5 * pause_s, longest_s)
 
 
 def _kept(tried: int, rung: int) -> int:

@@ -65,7 +65,14 @@ def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profi
     """The profile of the device that is searched for; the host's own is measured on first use and kept in the run."""
     if config.device != HOST:
         return known_profile(config.device, space)
+    if config.storage and (shared := folder.shared_profile(space.name)).exists():
+        return profiles.load(shared)
     return host_profile(folder, space, seed=config.seed, progress=config.progress)
+
+
+def is_here(config: configs.Search, profile: Profile) -> bool:
+    """Whether a bundle for the device can be measured on this machine."""
+    return config.device == HOST and profile.cpu == machine.cpu()
 
 
 def known_profile(device: str, space: Space) -> Profile:

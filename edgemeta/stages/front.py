@@ -88,7 +88,7 @@ def _row(
     row: dict[str, Any] = {"over": settings.front_over, "cap": getattr(problem.cap, settings.front_over)}
     line = [searched(trial.arch, trial.fidelity, problem) for trial in trials]
     try:
-        here = settings.device == assemble.HOST
+        here = assemble.is_here(settings, profile)
         winner, refused = first_fitting(target, line, problem, profile, measure=here)
     except Infeasible as error:
         return row | {"failed": str(error)}

@@ -37,6 +37,10 @@ class RunFolder:
         """The host's profile for a space: another space has other operators."""
         return self.root / f"profile-{space}.json"
 
+    def shared_profile(self, space: str) -> Path:
+        """What `host` is in a search of several machines."""
+        return self.root / f"profile-{space}-shared.json"
+
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.sqlite"

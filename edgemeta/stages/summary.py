@@ -49,7 +49,7 @@ def search_note(
     """The search's outcome as JSON."""
     return {
         "config": configs.as_json(config, configs.Search),
-        "command": " ".join(["edgemeta", *sys.argv[1:]]),
+        "command": configs.without_secrets(" ".join(["edgemeta", *sys.argv[1:]])),
         "device": profile.device,
         "data": str(assemble.data_of(config)),
         "ranking": [trial_note(trial) for trial in ranking],
