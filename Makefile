@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 # openssh-server: a test profiles this machine over ssh, with a server, a port and keys of its own. The compilers and the
-# emulator build and run the C of `edgemeta export --c`.
+# emulator build and run the C of `edgemeta export --c`. PostgreSQL: tests start servers of their own.
 DEBIAN_PACKAGES := chromium openssh-client openssh-server gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi \
-  qemu-system-arm$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
+  qemu-system-arm postgresql$(if $(shell command -v npm 2>/dev/null),, nodejs npm)
 WEB := $(HOME)/.cache/edgemeta/web
 NODE := $(HOME)/.cache/edgemeta/node
 ORT := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
@@ -24,7 +24,7 @@ help:  ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev,c]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev,c,postgresql]'
 	touch $@
 
 demo: $(STAMP)  ## from this machine to a checked bundle and a report, in minutes (ARGS='--quick')

@@ -69,8 +69,8 @@ class Claims:
     Jobs are named by their file of weights, which is a digest of the network, the task and the episodes.
     """
 
-    def __init__(self, database: Database, *, grace_s: float = GRACE_S):
-        self.owner, self._database, self._grace_s = uuid.uuid4().hex, database, grace_s
+    def __init__(self, database: Database, *, grace_s: float | None = None):
+        self.owner, self._database, self._grace_s = uuid.uuid4().hex, database, grace_s or GRACE_S
         self._seen: dict[str, tuple[int, float]] = {}  # owner -> beats, and when they were first seen
         self._left = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,30 +40,28 @@ class Ledger:
     def __init__(self, where: Path | URL, space: Space, task: str):
         self._space = space
         self._where = where
-        self._study, rows, others = self._patiently("open", lambda: self._opened(task), patience_s=OPENING_S)
-        self._require_same_space(rows)
+        opened = self._patiently("open", lambda: self._opened(task), patience_s=OPENING_S)
+        self._storage, self._study, rows, others = opened
+        try:
+            self._require_same_space(rows)
+        except EdgemetaError:
+            self.close()
+            raise
         for other in others:
             if other.n_trials:
-                what = f"{self._name} has {other.n_trials} trials of another task"
+                what = f"{Path(self._place).name} has {other.n_trials} trials of another task"
                 apart = f"{_apart(other.study_name, task)}; they stay, and this search begins anew"
                 warnings.warn(f"{what}: {apart}", stacklevel=3)
 
-    def _opened(self, task: str) -> tuple[Study, list[FrozenTrial], list[StudySummary]]:
-        """The study, its rows, and what else there is where it has none."""
+    def _opened(self, task: str) -> tuple[RDBStorage, Study, list[FrozenTrial], list[StudySummary]]:
+        """The study and where it is kept, its rows, and what else there is where it has none."""
         url = self._where if isinstance(self._where, URL) else address(f"sqlite:///{self._where}")
-        if (file := _file(url)) and not file.exists():
-            _lay_out(file)
-        database = Database(url)
-        with database.alone():
+        with closing(Database(url)) as database, database.alone():
             storage = RDBStorage(plain(url), engine_kwargs=options(url))
             study = optuna.create_study(storage=storage, study_name=task, load_if_exists=True, direction="maximize")
-        database.close()
         rows = study.get_trials(deepcopy=False)
-        return study, rows, [] if rows else optuna.get_all_study_summaries(storage=storage)
-
-    @property
-    def _name(self) -> str:
-        return self._where.name if isinstance(self._where, Path) else shown(self._where)
+        alone = rows or isinstance(self._where, URL)  # many searches share a server
+        return storage, study, rows, [] if alone else optuna.get_all_study_summaries(storage=storage)
 
     def _require_same_space(self, rows: Sequence[FrozenTrial]) -> None:
         """Refuse a study whose trials are of other slots; the first that is asked for none notes them."""
@@ -118,14 +115,18 @@ class Ledger:
 
     def copied_to(self, path: Path) -> None:
         """What is here and not there yet, into a file of its own: for reports where the storage is out of reach."""
-        copy, here = Ledger(path, self._space, self._study.study_name), self.trials()
-        there = set(copy.trials())
-        for trial in here:
-            if trial not in there:
-                copy.record(trial)
-        marks = {name: value for name, value in self._study.user_attrs.items() if name != "space"}
-        for name, value in marks.items():
-            copy.mark(name, value)
+        with closing(Ledger(path, self._space, self._study.study_name)) as copy:
+            there = set(copy.trials())
+            for trial in self.trials():
+                if trial not in there:
+                    copy.record(trial)
+            for name, value in self._study.user_attrs.items():
+                copy.mark(name, value)
+
+    def close(self) -> None:
+        """Let go of the connections to a server; a ledger that is used again opens new ones."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
 
 def sound(trial: Trial) -> Trial:
@@ -170,21 +171,6 @@ def _apart(then: str, now: str) -> str:
     """The words by which two tasks differ."""
     old, new = then.split(), now.split()
     return f"theirs is {' '.join(w for w in old if w not in new)}, this is {' '.join(w for w in new if w not in old)}"
-
-
-def _file(url: URL) -> Path | None:
-    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
-
-
-def _lay_out(path: Path) -> None:
-    """Create the empty tables under another name first: killed while Optuna writes them, the file cannot be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
-        fresh = Path(folder) / path.name
-        storage = RDBStorage(f"sqlite:///{fresh}")
-        storage.remove_session()
-        storage.engine.dispose()
-        os.replace(fresh, path)
 
 
 def to_json(trial: Trial) -> str:

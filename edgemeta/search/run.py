@@ -65,6 +65,7 @@ class Search:
     lookahead: int = LOOKAHEAD  # with claims the same for all of them
     infeasible: list[Trial] = field(default_factory=list)  # proposals that cost no training
     _known: dict[Ops, dict[int, Trial]] = field(default_factory=dict)  # network -> fidelity -> trial
+    _leaders: dict[int, Trial] = field(default_factory=dict)  # rung -> the best that was told
     _failed: dict[Ops, Trial] = field(default_factory=dict)  # for good
     _rng: Random = field(default_factory=lambda: Random(0))
     _fresh: Executor | None = None  # what stands in for `executor` once a worker process was killed
@@ -293,8 +294,10 @@ class Search:
             self._count(oldest.trial.status)
         if oldest.rung == 0:
             self.searcher.tell(oldest.trial)
-        if best := self._best_at(oldest.rung):
-            bar.set_postfix_str(f"best {100 * (best[0].score or 0):.1f} % at {best[0].cost.latency_ms:.3g} ms")
+        best = max(self._leaders.get(oldest.rung, oldest.trial), oldest.trial, key=_worst_first)
+        self._leaders[oldest.rung] = best
+        if best.score is not None:
+            bar.set_postfix_str(f"best {100 * best.score:.1f} % at {best.cost.latency_ms:.3g} ms")
 
     def _record(self, asked: _Asked, future: Future[Result]) -> None:
         """Keep what a training gave, first of all; then others may know it."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from optuna.storages import RDBStorage
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
@@ -107,6 +112,7 @@ class Database:
 
     def __init__(self, url: URL):
         self.place, self._engine = shown(url), engine(url)
+        self._file = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
     def run(self, verb: str, work: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> T:
         def once() -> T:
@@ -120,9 +126,35 @@ class Database:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While tables are laid out: of two machines that begin at once, one waits. SQLite locks its file itself."""
+        """While tables are laid out: of two processes that begin at once, one waits."""
+        if self._file:
+            with _locked(self._file.parent):
+                if not self._file.exists():
+                    _lay_out(self._file)
+                yield
+            return
         with self._engine.connect() as connection:
-            if self._engine.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LAYOUT})
-            yield  # closing the connection lets go
-            connection.invalidate()
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LAYOUT})
+            yield
+            connection.invalidate()  # which lets go
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lay_out(path: Path) -> None:
+    """Create Optuna's empty tables under another name first: killed while they are written, a file cannot be read."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
+        fresh = Path(folder) / path.name
+        storage = RDBStorage(f"sqlite:///{fresh}")
+        storage.remove_session()
+        storage.engine.dispose()
+        os.replace(fresh, path)

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from edgemeta import config as configs
 from edgemeta.files import write_text
@@ -37,12 +37,8 @@ def joined(config: configs.Search) -> Iterator[Claims | None]:
     if not config.storage:
         yield None
         return
-    database = Database(address(config.storage))
-    try:
-        with Claims(database) as claims:
-            yield claims
-    finally:
-        database.close()
+    with closing(Database(address(config.storage))) as database, Claims(database) as claims:
+        yield claims
 
 
 def profile(config: configs.Search, folder: RunFolder, space: Space, claims: Claims) -> Profile:
@@ -66,15 +62,15 @@ def run(
 ) -> tuple[Search, list[Trial]]:
     """The search under the caps of a problem, and its ranking; what it needs of a storage is in the folder then."""
     proposing = searcher(config.searcher, problem, seed=config.seed, trials=config.trials)
-    ledger = Ledger(address(config.storage) if claims else folder.ledger, problem.space, problem.task)
     how = (executor, config.workers, config.progress, config.trial_seconds, claims, lookahead(config, claims))
-    found = Search(problem, proposing, config.searcher, ledger, *how)
-    ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
-    volumes = course.volumes(found.trained(), problem.cap)
-    ledger.mark("hypervolume", {name: own[-1] for name, own in volumes.items()})
-    if claims:
-        bring(problem, ranking, claims)
-        ledger.copied_to(folder.ledger)
+    with closing(Ledger(address(config.storage) if claims else folder.ledger, problem.space, problem.task)) as ledger:
+        found = Search(problem, proposing, config.searcher, ledger, *how)
+        ranking = found.run(trials=config.trials, seconds=config.seconds, starts=landmarks(problem.space))
+        volumes = course.volumes(found.trained(), problem.cap)
+        ledger.mark("hypervolume", {name: own[-1] for name, own in volumes.items()})
+        if claims:
+            bring(problem, ranking, claims)
+            ledger.copied_to(folder.ledger)
     return found, ranking
 
 

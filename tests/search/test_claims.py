@@ -127,7 +127,8 @@ def test_addresses_that_lead_nowhere(given, match):
 
 
 @pytest.mark.parametrize(
-    "given", ["postgresql://me:s3cret@host:5/db", "postgresql://host/db?user=me&password=s3cret", "postgresql://a:s3cret@b"]
+    "given",
+    ["postgresql://me:s3cret@host:5/db", "postgresql://host/db?user=me&password=s3cret", "postgresql://a:s3cret@b"],
 )
 def test_passwords_are_not_shown(given):
     assert "s3cret" not in shown(address(given)) and "***" in shown(address(given))

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from edgemeta.errors import BadConfig
+from edgemeta.search import optuna_samplers
 from edgemeta.search.optuna_samplers import SAMPLERS, OptunaSearch
 from edgemeta.types import Arch, Cost
 from tests.search.landscapes import drive, hill, trial
@@ -65,3 +66,19 @@ def test_settings_reach_the_sampler_and_an_unknown_one_is_named(tiny):
     with pytest.raises(BadConfig, match="no Optuna sampler 'tpee' here; did you mean 'tpe'"):
         OptunaSearch(tiny, sampler="tpee", seed=0)
     assert set(SAMPLERS) == {"tpe", "nsga2", "gp"}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_what_is_sampled_from_is_bounded_and_keeps_the_best(sampler, tiny, monkeypatch):
+    monkeypatch.setitem(optuna_samplers.MEMORY, sampler, 16)
+    searcher = OptunaSearch(tiny, sampler=sampler, seed=0)
+    first = [searcher.ask() for _ in range(40)]
+    kept = first.pop()  # told last of all
+    for n, arch in enumerate(first):
+        searcher.tell(trial(arch, 0.9 if n == 3 else 0.1 + n / 1000))
+    assert len(set(drive(searcher, 40, hill)) | set(first)) == 79, "nothing is proposed twice"
+    searcher.tell(trial(kept, 0.5))
+    rows = searcher._study.get_trials(deepcopy=False)
+    assert (
+        sum(row.state.is_finished() for row in rows) <= 33 and max(row.values[0] for row in rows if row.values) == 0.9
+    )
