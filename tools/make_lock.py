@@ -1,4 +1,4 @@
-"""The SHA-256 of every wheel behind `constraints.txt`, into `tools/requirements.lock`: for Linux on x86-64, Python 3.11.
+"""The SHA-256 of every wheel that `constraints.txt` pins, into `tools/requirements.lock`: Linux, x86-64, Python 3.11.
 
     python tools/make_lock.py
 

@@ -1,0 +1,72 @@
+"""What goes wrong around a command: a disk that is full, a folder that cannot be written, a clock that jumps."""
+
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemeta import pipeline
+from tests.blobs import blob_pool
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK = {
+    "space": "tiny", "in_shape": (1, 12, 12), "data": "npz", "root": "blobs.npz", "cache": "cache", "device": "null",
+    "latency_ms": 0.06, "way": 4, "rungs": (3, 9), "eval_episodes": 10, "trials": 4, "workers": 1, "progress": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    pool = blob_pool(classes=25, seed=0)
+    np.savez(tmp_path / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(place, *flags, most_bytes=None):
+    """A search in a process whose files cannot grow beyond some size: what a full disk does to it."""
+
+    def hold():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    shown = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in TASK.items()}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if name != "progress"]
+    asked = [sys.executable, "-m", "edgemeta.cli", "search", *options, "--no-progress", *flags]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    limits = {"preexec_fn": hold} if most_bytes else {}
+    return subprocess.run(asked, cwd=place, env=environment, capture_output=True, text=True, check=False, **limits)
+
+
+def ranking(folder):
+    return [
+        line for line in (folder / "search.json").read_text().splitlines() if '"score"' in line or '"picks"' in line
+    ]
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(place):
+    failed = command(place, "--run", "run", most_bytes=60_000)  # the ledger alone takes more
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1
+    assert "free space" in failed.stderr and not (place / "run" / "search.json").exists()
+    pipeline.search(**TASK, run=Path("run"))
+    pipeline.search(**TASK, run=Path("other"))
+    assert ranking(place / "run") == ranking(place / "other")
+    assert not [left for left in (place / "run").rglob("*") if left.name.endswith(".tmp")]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(place):
+    failed = command(place, "--run", "/proc/nothing-can-be-made-here")
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "choose another --run" in failed.stderr
+
+
+def test_a_clock_that_jumps_changes_nothing(place, monkeypatch):
+    pipeline.search(**TASK, run=Path("steady"))
+    rng = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: rng.choice((0.0, 1e9, 4e9)))
+    pipeline.search(**TASK, run=Path("jumping"))
+    assert ranking(place / "jumping") == ranking(place / "steady")
