@@ -39,9 +39,13 @@ class Problem:
 
     @cached_property
     def task(self) -> str:
-        """What a score means. Scores of different tasks must not be compared, so ledgers are kept apart by it."""
+        """What a score means. Scores of different tasks must not be compared, so ledgers are kept apart by it.
+
+        Data that is known by its content may lie anywhere, on each machine elsewhere.
+        """
+        data = replace(self.data, root=None) if self.fingerprint else self.data
         recipe = hashlib.sha256(repr((self.training, self.fingerprint)).encode()).hexdigest()[:8]
-        return f"{self.space.name} {self.learner} {self.way}w{self.shot}s seed{self.seed} {self.data} {recipe}"
+        return f"{self.space.name} {self.learner} {self.way}w{self.shot}s seed{self.seed} {data} {recipe}"
 
     def cost(self, arch: Arch) -> Cost:
         """Predicted cost, for pictures and rankings."""
