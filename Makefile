@@ -13,7 +13,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint bench wheel web node clean system-deps
+.PHONY: help .venv demo test lint bench wheel web node nni clean system-deps
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,8 +63,16 @@ node:  ## onnxruntime-node and sharp, for the tests and timings of the runtime f
 	  && npm install --prefix "$(NODE)" --no-audit --no-fund --no-package-lock --ignore-scripts \
 	  || echo "onnxruntime-node: could not install, going on without"; fi
 
+# An environment apart: NNI 3.0 wants a filelock older than 3.12, and the one that is pinned is not.
+nni:  ## the tests of the NNI integration, in .venv-nni with the same versions but one
+	test -x .venv-nni/bin/python || $(PYTHON) -m venv .venv-nni
+	sed 's/^filelock==.*/filelock==3.11.0/' constraints.txt > .venv-nni/constraints.txt
+	.venv-nni/bin/python -m pip install --disable-pip-version-check -c .venv-nni/constraints.txt torch
+	.venv-nni/bin/python -m pip install --disable-pip-version-check -c .venv-nni/constraints.txt -e '.[test,nni]'
+	.venv-nni/bin/python -m pytest tests/integrations edgemeta/integrations $(ARGS)
+
 clean:  ## remove what the targets above made, .venv included; runs/ stays
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-nni build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find edgemeta export tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some checks drive a browser or an ssh server; without these packages they skip with a reason, so nothing here is fatal.

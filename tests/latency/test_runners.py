@@ -137,6 +137,7 @@ def server(tmp_path_factory):
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
         f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv HOME={home}\n"
+        "Subsystem sftp internal-sftp\n"
     )
     client = folder / "ssh_config"
     client.write_text(
