@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from edgemeta.errors import BadConfig, nearest
+from edgemeta.errors import BadConfig, flag, nearest
 from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
@@ -88,6 +88,9 @@ class Profile(Common):
     seconds: float = setting(40.0, "stop timing after this time", unit="s")
     ssh: str | None = setting(None, "time the device that `ssh NAME` reaches, with its own Python")
     remote_python: str = setting("python3", "Python of that device; it needs numpy and onnxruntime")
+    devices: Path | None = setting(None, "time all devices of this inventory at once, over ssh (docs/farm.md)")
+    only: tuple[str, ...] = setting((), "for --devices: names of those to time")
+    again: bool = setting(False, "for --devices: time also what was timed before with the same settings")
     kit: Path | None = setting(None, "write what is to be timed to this folder, to carry by hand, and stop")
     from_: Path | None = setting(None, "timings.json that came back from the device; --kit names the folder it timed")
     out: Path | None = setting(None, "where the profile goes (default: into RUN)")
@@ -129,6 +132,9 @@ class Search(Task, Budget):
 
     energy_mj: float = setting(
         math.inf, "cap on the energy of one inference, where the device's is measured", unit="mJ"
+    )
+    devices: Path | None = setting(
+        None, "inventory in which --device stands: candidates are timed there, over ssh (docs/farm.md)"
     )
     searcher: str = setting("evolution", "how architectures are proposed", registry="edgemeta.search:KNOWN")
     trials: int = setting(24, "networks to train under these caps; those already in the run folder count")
@@ -288,10 +294,15 @@ def _one_way(config: Profile) -> None:
     """A device is timed here, over ssh, or by hand."""
     if config.from_ and not config.kit:
         raise BadConfig("--from needs --kit: the folder whose networks were timed")
+    if config.only and not config.devices:
+        raise BadConfig("--only needs --devices: the inventory in which these stand")
+    for other in ("ssh", "kit", "from_", "out"):
+        if config.devices and getattr(config, other):
+            raise BadConfig(f"--devices times each device of the inventory over ssh; leave {flag(other)} out")
     if config.ssh and config.kit:
         raise BadConfig("--ssh carries the kit there and back by itself; leave --kit out, or --ssh to carry it by hand")
-    if config.ssh and config.runtime != "onnxruntime":
-        raise BadConfig(f"over --ssh only onnxruntime is timed, not {config.runtime}; carry the kit by hand with --kit")
+    if (config.ssh or config.devices) and config.runtime != "onnxruntime":
+        raise BadConfig(f"over ssh only onnxruntime is timed, not {config.runtime}; carry the kit by hand with --kit")
     if config.seconds > LONGEST_S:
         raise BadConfig(
             f"setting seconds = {config.seconds!r}: should be at most {LONGEST_S:g}; speeds change meanwhile"

@@ -47,6 +47,7 @@ from edgemeta.stages import (
     assemble,
     device_side,
     explained,
+    farm,
     imports,
     microcontroller,
     mobile,
@@ -59,6 +60,7 @@ from edgemeta.stages import front as fronts
 from edgemeta.stages import pick as picking
 from edgemeta.stages import serve as serving
 from edgemeta.stages.candidates import first_fitting, searched
+from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
@@ -102,6 +104,8 @@ def profile(config: configs.Profile) -> str:
         return profiling.write_kit(config)
     folder = RunFolder(config.run)
     with folder.stage("profile"):
+        if config.devices:
+            return farm.profile_all(config, folder, assemble.space_of(config))
         measured, path = profiling.profiled(config, folder)
     return profiling.text(measured, path)
 
@@ -147,7 +151,7 @@ def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Cla
         found, ranking = searching.run(config, folder, executor, claims, problem)
     if config.searcher == "metapolicy":
         folder.note("policy", explained.note(problem))
-    here = assemble.is_here(config, profile)
+    here = assemble.meter_of(config, profile)
     with folder.stage("bundle"):
         candidates = [searched(trial.arch, trial.fidelity, problem) for trial in ranking]
         winner, refused = first_fitting(folder.bundle, candidates, problem, profile, measure=here)
@@ -161,7 +165,11 @@ def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Cla
         return summary.search_text(folder)
     with folder.stage("front"), worker_pool(config.workers) as executor:
         how = (config, folder, executor, claims)
-        fronts.write(config, folder, problem, profile, ranking, lambda under: searching.run(*how, under)[1])
+        fronts.write(
+            *(config, folder, problem, profile, ranking),
+            lambda under: searching.run(*how, under)[1],
+            measure=here,
+        )
     return f"{summary.search_text(folder)}\n{fronts.text(folder.read('front'))}"
 
 
@@ -221,11 +229,11 @@ def _export_bundles(config: configs.Export, folder: RunFolder, target: Path) -> 
     problem = assemble.problem_of(settings, folder, space, profile)
     trained = summary.trained_for(folder, noted, problem)
     with folder.stage("export"):
-        _write_bundles(target, noted, trained, problem, profile, measure=assemble.is_here(settings, profile))
+        _write_bundles(target, noted, trained, problem, profile, measure=assemble.meter_of(settings, profile))
 
 
 def _write_bundles(
-    target: Path, noted: dict, trained: dict | None, problem: Problem, profile: Profile, *, measure: bool
+    target: Path, noted: dict, trained: dict | None, problem: Problem, profile: Profile, *, measure: Meter
 ) -> None:
     """The search's learner at `target`, the others beside it; what was trained longest first."""
     lines = {line[0].learner: line for line in summary.export_lines(noted, trained, problem)}

@@ -31,7 +31,8 @@ from edgemeta.search.jobs import DataSpec, data_pool, fingerprint, load_data
 from edgemeta.search.problem import Problem
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
-from edgemeta.stages import imports
+from edgemeta.stages import farm, imports, meters
+from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Profile
 
@@ -63,6 +64,8 @@ def space_of(config: configs.Task | configs.Profile) -> Space:
 
 def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profile:
     """The profile of the device that is searched for; the host's own is measured on first use and kept in the run."""
+    if config.devices:
+        return farm.profile_of(config, folder, space)
     if config.device != HOST:
         return known_profile(config.device, space)
     if config.storage and (shared := folder.shared_profile(space.name)).exists():
@@ -70,9 +73,10 @@ def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profi
     return host_profile(folder, space, seed=config.seed, progress=config.progress)
 
 
-def is_here(config: configs.Search, profile: Profile) -> bool:
-    """Whether a bundle for the device can be measured on this machine."""
-    return config.device == HOST and profile.cpu == machine.cpu()
+def meter_of(config: configs.Search, profile: Profile) -> Meter:
+    """How candidates are measured: here, on the devices of an inventory, or not at all."""
+    here = config.device == HOST and profile.cpu == machine.cpu()
+    return farm.meter_of(config) if config.devices else meters.meter(here)
 
 
 def known_profile(device: str, space: Space) -> Profile:
@@ -185,12 +189,16 @@ def check(config: Any) -> None:
     rungs = getattr(config, "rungs", ())
     if list(rungs) != sorted(set(rungs)):
         raise BadConfig(f"setting rungs = {rungs}: should rise, for example {configs.Search.rungs}")
+    if getattr(config, "devices", None):
+        farm.check(config)
     if getattr(config, "energy_mj", math.inf) < math.inf:
         _check_energy(config)
 
 
 def _check_energy(config: configs.Search) -> None:
     """A cap on energy needs a device whose energy is known, or this machine where the kernel shows it."""
+    if config.devices:
+        raise BadConfig(f"setting energy_mj = {config.energy_mj:g}: not measured over ssh; leave --energy-mj out")
     if config.device != HOST:
         energy.require(profiles.load(config.device), config.energy_mj)
     elif why := energy.why_not():

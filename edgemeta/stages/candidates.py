@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,8 @@ from edgemeta.search.feasible import violation
 from edgemeta.search.jobs import load_data, load_weights
 from edgemeta.search.problem import Problem
 from edgemeta.stages import precision
+from edgemeta.stages.meters import Meter, Reading, inference_ms, meter
 from edgemeta.types import Arch, Cost, Profile
-
-RETRIES = 2  # a busy moment must not cost a candidate its place
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class Outcome(NamedTuple):
 
     candidate: Candidate
     cost: Cost
-    measured: Mapping[str, Any] | None  # None where the device is not this machine
+    measured: Mapping[str, Any] | None  # None where it was not measured
     compared: precision.Compared | None = None  # with its body in the other precision, where there was a choice
     lost: bool = False  # the device wants int8, and int8 loses accuracy
+    how: str = ""  # the cost's latency came about: "measured on pi4-2"
+    failed: str = ""  # why the device cannot run the bundle
+    beside: tuple[Outcome, ...] = ()  # of those ranked below that were measured at the same time
 
     def fits(self, cap: Cost) -> bool:
-        return self.cost.fits(cap) and not self.lost
+        return self.cost.fits(cap) and not self.lost and not self.failed
 
 
 def first_fitting(
@@ -58,70 +61,68 @@ def first_fitting(
     problem: Problem,
     profile: Profile,
     *,
-    measure: bool,
+    measure: bool | Meter,
     judge: precision.Judge | None = None,
 ) -> tuple[Outcome, list[Outcome]]:
     """Write the bundle of the first candidate under the caps to `target`; also those refused before it.
 
-    Without `measure` the device is elsewhere: the predicted latency stands, and the manifest says so by carrying no
-    measurement. A bundle already at `target` stays until its successor has proved to fit. Where the problem allows
-    int8, both bodies are made and compared by the `judge`, by default on the problem's validation classes.
+    `measure` says where: True here, a meter on its devices, as many candidates at once as there are. Where the device
+    is elsewhere (False) or gone the predicted latency stands; the manifest carries no measurement then, and its fact
+    `latency` says why. A bundle already at `target` stays until its successor has proved to fit. Where the problem
+    allows int8, both bodies are made and compared by the `judge`, by default on the problem's validation classes.
     """
-    folders = [target.with_name(f".{target.name}.{name}") for name in ("candidate", "int8")]
+    where = meter(measure)
+    staging = target.with_name(f".{target.name}.candidates")
     refused: list[Outcome] = []
     judge = judge or (precision.judge_of(problem) if problem.int8 else None)
+    waiting = iter(candidates)
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
-        for candidate in candidates:
-            staged, outcome = _try(folders, candidate, problem, profile, measure, judge)
-            if outcome.fits(problem.cap):
-                bundle.move(staged, target)
-                return outcome, refused
-            refused.append(outcome)
+        while batch := list(islice(waiting, where.width)):
+            made = [_made(staging / str(i), each, problem, profile, judge) for i, each in enumerate(batch)]
+            read = where.read(
+                [list(each.folders.values()) for each in made], threads=profile.threads, cap_ms=problem.cap.latency_ms
+            )
+            for i, (each, readings) in enumerate(zip(made, read, strict=True)):
+                staged, outcome = _judged(each, readings, problem, profile, where, judge)
+                if outcome.fits(problem.cap):
+                    bundle.move(staged, target)
+                    rest = zip(made[i + 1 :], read[i + 1 :], strict=True)
+                    beside = tuple(_outcome(other, "fp32", own[0], problem) for other, own in rest)
+                    return outcome._replace(beside=beside), refused
+                refused.append(outcome)
     finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     raise Infeasible(_advice(refused, problem))
 
 
-def _try(
-    folders: Sequence[Path],
-    candidate: Candidate,
-    problem: Problem,
-    profile: Profile,
-    measure: bool,
-    judge: precision.Judge | None,
-) -> tuple[Path, Outcome]:
-    """The bundle of a candidate in one of the folders, and what it costs."""
-    floats, quantised = folders
-    net, must = build(problem.space.ops(candidate.arch)), profile.precision == "int8"
+class _Made(NamedTuple):
+    """A candidate's bundles by their precision, not measured yet."""
+
+    candidate: Candidate
+    learner: Learner
+    slow: Params
+    folders: Mapping[str, Path]
+
+
+def _made(
+    staging: Path, candidate: Candidate, problem: Problem, profile: Profile, judge: precision.Judge | None
+) -> _Made:
+    net = build(problem.space.ops(candidate.arch))
     learner, slow = LEARNERS[candidate.learner](net), load_weights(candidate.weights)
-    if must and not learner.on_features:
+    if profile.precision == "int8" and not learner.on_features:
         raise Infeasible(f"{learner.name} adapts the body, which stays float; {profile.device} was timed on int8")
-    how = (candidate, learner, slow, problem, profile)
-    outcome = _written(floats, *how, measure=measure)
-    if judge is None or not learner.on_features:
-        return floats, outcome
-    body = int8.quantise(net, slow, judge.calibration)
-    other = _written(quantised, *how, measure=measure, body=body)
-    here = precision.How(measure, profile.threads, must)
-    told = precision.compare(judge, learner, slow, floats, quantised, problem.cap, here)
-    staged, chosen = (quantised, other) if told.precision == "int8" else (floats, outcome)
-    bundle.update_facts(staged, {"precision": told._asdict()})
-    return staged, chosen._replace(compared=told, lost=must and told.precision != "int8")
+    bodies: dict[str, int8.Quantised | None] = {"fp32": None}
+    if judge is not None and learner.on_features:
+        bodies["int8"] = int8.quantise(net, slow, judge.calibration)
+    made = _Made(candidate, learner, slow, {name: staging / name for name in bodies})
+    for name, body in bodies.items():
+        _write(made.folders[name], made, problem, profile, body)
+    return made
 
 
-def _written(
-    staged: Path,
-    candidate: Candidate,
-    learner: Learner,
-    slow: Params,
-    problem: Problem,
-    profile: Profile,
-    *,
-    measure: bool,
-    body: int8.Quantised | None = None,
-) -> Outcome:
-    predicted = replace(problem, int8=body is not None).cost(candidate.arch)
+def _write(staged: Path, made: _Made, problem: Problem, profile: Profile, body: int8.Quantised | None) -> None:
+    candidate, learner = made.candidate, made.learner
     facts = {
         "space": problem.space.name,
         "picks": list(candidate.arch.picks),
@@ -134,32 +135,58 @@ def _written(
     }
     data = load_data(problem.data)
     polarity = "ink-high" if data.ink_high and learner.net.in_shape[0] == 1 else "as-is"
-    shared: dict[str, Any] = {"slow": slow, "learner": learner, "seed": problem.seed, "scale": data.scale, "body": body}
-    bundle.write(staged, facts=facts, polarity=polarity, predicted=predicted, cap=problem.cap, **shared)
-    graph_kib = bundle.read(staged).costs.graph_kib
-    if not measure:
-        return Outcome(candidate, replace(predicted, flash_kib=graph_kib), None)
-    measured = _measured(staged, profile.threads, problem.cap)
-    bundle.update_facts(staged, {}, measured=measured)
-    taken = inference_ms(measured)
-    real = Cost(taken, predicted.ram_kib, graph_kib, energy_mj(taken, problem.predictor))
-    return Outcome(candidate, real, measured)
+    predicted = _predicted(made, problem, int8=body is not None)
+    shared: dict[str, Any] = {"slow": made.slow, "learner": learner, "seed": problem.seed, "scale": data.scale}
+    shared |= {"facts": facts, "polarity": polarity, "body": body}
+    bundle.write(staged, predicted=predicted, cap=problem.cap, **shared)
 
 
-def _measured(staged: Path, threads: int, cap: Cost) -> Mapping[str, Any]:
-    """One measurement where it is under the cap, else the median of three."""
-    attempts = [bundle.measure(staged, threads=threads)]
-    if inference_ms(attempts[0]) > cap.latency_ms:
-        attempts += [bundle.measure(staged, threads=threads) for _ in range(RETRIES)]
-    return sorted(attempts, key=inference_ms)[len(attempts) // 2]
+def _predicted(made: _Made, problem: Problem, *, int8: bool) -> Cost:
+    return replace(problem, int8=int8).cost(made.candidate.arch)
 
 
-def inference_ms(measured: Mapping[str, Any]) -> float:
-    """Image to class scores: the body, where a bundle has one of its own, and the classification after it."""
-    return sum(measured[name]["median_ms"] for name in ("body_ms", "classify_ms") if measured.get(name))
+def _judged(
+    made: _Made,
+    readings: Sequence[Reading],
+    problem: Problem,
+    profile: Profile,
+    where: Meter,
+    judge: precision.Judge | None,
+) -> tuple[Path, Outcome]:
+    """The bundle of a candidate that would ship, and what it costs."""
+    read = dict(zip(made.folders, readings, strict=True))
+    found = {name: _outcome(made, name, reading, problem) for name, reading in read.items()}
+    if judge is None or "int8" not in found:
+        return made.folders["fp32"], found["fp32"]
+    must = profile.precision == "int8"
+    how = precision.How(where.here, profile.threads, must, _bodies(read))
+    floats, quantised = made.folders["fp32"], made.folders["int8"]
+    told = precision.compare(judge, made.learner, made.slow, floats, quantised, problem.cap, how)
+    staged = made.folders[told.precision]
+    bundle.update_facts(staged, {"precision": told._asdict()})
+    return staged, found[told.precision]._replace(compared=told, lost=must and told.precision != "int8")
+
+
+def _outcome(made: _Made, name: str, reading: Reading, problem: Problem) -> Outcome:
+    """Note in a bundle what was read of it."""
+    staged, predicted = made.folders[name], _predicted(made, problem, int8=name == "int8")
+    noted = bundle.update_facts(staged, {"latency": reading.told}, measured=reading.measured)
+    cost = replace(predicted, flash_kib=noted.costs.graph_kib)
+    if reading.measured:
+        taken = inference_ms(reading.measured)
+        cost = replace(cost, latency_ms=taken, energy_mj=energy_mj(taken, problem.predictor))
+    return Outcome(made.candidate, cost, reading.measured, how=reading.told, failed=reading.failed)
+
+
+def _bodies(read: Mapping[str, Reading]) -> dict[str, float]:
+    """Milliseconds of each body, as the device they are for has timed them; {} where it has not."""
+    timed = {name: reading.measured["body_ms"]["median_ms"] for name, reading in read.items() if reading.measured}
+    return timed if len(timed) == len(read) else {}
 
 
 def _advice(refused: Sequence[Outcome], problem: Problem) -> str:
+    if refused and all(outcome.failed for outcome in refused):
+        return f"{len(refused)} candidates became bundles, none of which the device runs: {refused[0].failed}"
     if refused and all(outcome.lost for outcome in refused):
         why = refused[0].compared.why if refused[0].compared else ""
         return f"{len(refused)} candidates became bundles, none in int8, which {problem.device} was timed on: {why}"

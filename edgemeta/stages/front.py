@@ -15,8 +15,9 @@ from edgemeta.errors import BadConfig, Infeasible, flag
 from edgemeta.report.tables import table
 from edgemeta.search.feasible import descend, violation
 from edgemeta.search.problem import Problem, rank
-from edgemeta.stages import assemble, precision, summary
+from edgemeta.stages import precision, summary
 from edgemeta.stages.candidates import first_fitting, searched
+from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile, Trial
 
@@ -62,7 +63,14 @@ def require(settings: Settings, problem: Problem) -> None:
 
 
 def write(
-    settings: Settings, folder: RunFolder, problem: Problem, profile: Profile, ranking: Sequence[Trial], run: Searched
+    settings: Settings,
+    folder: RunFolder,
+    problem: Problem,
+    profile: Profile,
+    ranking: Sequence[Trial],
+    run: Searched,
+    *,
+    measure: Meter,
 ) -> None:
     """Search under every cap of the ladder, the loosest first, so that each starts with what is trained; a bundle of
     the best network of all searches under each lands in `RUN/front/<cap><unit>`, and the whole in the note `front`."""
@@ -78,18 +86,17 @@ def write(
     for each in under:
         fitting = [trial for trial in trained if problem.bound(trial.arch).fits(each.cap)]
         target = folder.front / f"{getattr(each.cap, over):.3g}{unit}"
-        rows.append(_row(settings, target, each, profile, rank(fitting, problem.space)))
+        rows.append(_row(settings, target, each, profile, rank(fitting, problem.space), measure))
     folder.note("front", rows)
 
 
 def _row(
-    settings: Settings, target: Path, problem: Problem, profile: Profile, trials: Sequence[Trial]
+    settings: Settings, target: Path, problem: Problem, profile: Profile, trials: Sequence[Trial], measure: Meter
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"over": settings.front_over, "cap": getattr(problem.cap, settings.front_over)}
     line = [searched(trial.arch, trial.fidelity, problem) for trial in trials]
     try:
-        here = assemble.is_here(settings, profile)
-        winner, refused = first_fitting(target, line, problem, profile, measure=here)
+        winner, refused = first_fitting(target, line, problem, profile, measure=measure)
     except Infeasible as error:
         return row | {"failed": str(error)}
     best = next(trial for trial in trials if trial.arch == winner.candidate.arch)

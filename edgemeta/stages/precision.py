@@ -46,6 +46,7 @@ class How(NamedTuple):
     here: bool
     threads: int
     must: bool
+    spent_ms: Mapping[str, float] = {}  # of each body on a device that is not this machine; {}: not known
 
 
 class Compared(NamedTuple):
@@ -93,7 +94,7 @@ def compare(judge: Judge, learner: Learner, slow: Params, floats: Path, int8: Pa
     assert z is not None  # see `require`
     hits = {"fp32": judge.accuracy(learner, slow, z)}
     hits["int8"] = judge.accuracy(learner, slow, embedded((int8 / "body.onnx").read_bytes(), judge.pool))
-    spent = _in_turns(folders, judge, how.threads) if how.here else {}
+    spent = _in_turns(folders, judge, how.threads) if how.here else how.spent_ms
     rows = {name: {"accuracy": hits[name], "body_ms": spent.get(name), "graph_kib": sizes[name]} for name in folders}
     chosen = _chosen(rows["fp32"], rows["int8"], cap, must=how.must)
     return Compared(*chosen, judge.told, rows["fp32"], rows["int8"])

@@ -9,10 +9,11 @@ from typing import Any
 
 from edgemeta import config as configs
 from edgemeta.latency import kit as kits
-from edgemeta.latency import measure, runners, unseen, visits
+from edgemeta.latency import measure, runners, visits
 from edgemeta.latency import profile as profiles
+from edgemeta.latency.remote import Target
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble
+from edgemeta.stages import assemble, farm
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
@@ -79,15 +80,12 @@ def _common(config: configs.Profile) -> bool:
 
 
 def _networks(config: configs.Profile, space: Space) -> tuple[list[Arch], int]:
-    """What is timed, and how many of it cover every operator of the space."""
-    if config.timings is None:
-        return kits.covering_and_random(space, config.nets, seed=config.seed)
-    return unseen.support(space, config.timings, seed=config.seed), 0
+    return farm.networks(space, nets=config.nets, timings=config.timings, seed=config.seed)
 
 
 def _runner(config: configs.Profile) -> Callable[..., Path]:
     if config.ssh:
-        return partial(runners.over_ssh, host=config.ssh, remote_python=config.remote_python)
+        return partial(runners.over_ssh, to=Target(config.ssh, python=config.remote_python))
     return runners.RUNTIMES[config.runtime]
 
 

@@ -55,6 +55,7 @@ def search_note(
         "ranking": [trial_note(trial) for trial in ranking],
         "winner": outcome_note(winner),
         "refused": [outcome_note(outcome) for outcome in refused],
+        "beside": [outcome_note(outcome) for outcome in winner.beside],
         "infeasible": [trial_note(trial) for trial in infeasible[:SHOWN]],
     }
 
@@ -73,6 +74,7 @@ def outcome_note(outcome: Outcome) -> dict[str, Any]:
         "episodes": candidate.episodes,
         "cost": outcome.cost.to_json(),
         "measured": outcome.measured,
+        "how": outcome.how,
         "precision": outcome.compared.precision if outcome.compared else "fp32",
     }
 
@@ -138,13 +140,22 @@ def search_text(folder: RunFolder) -> str:
     there = (folder.bundle / "manifest.json").exists()
     why = "the device is not this machine" if there else "there is no bundle"
     how = "measured here" if winner["measured"] else f"predicted, not measured: {why}"
+    how = winner["how"] if noted["config"].get("devices") else how
     picks = ".".join(map(str, winner["picks"]))
     chosen = f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})"
+    chosen = "\n".join([chosen, *_on_farm(noted)])
     return (
         "\n".join([chosen, *precision_text(folder.bundle, bundles.read(folder.bundle)), str(folder.bundle)])
         if there
         else chosen
     )
+
+
+def _on_farm(noted: Mapping[str, Any]) -> Iterator[str]:
+    """How the latency of each candidate is known, where devices of an inventory were to measure it."""
+    if noted["config"].get("devices"):
+        for entry in [*noted["refused"], noted["winner"], *noted["beside"]]:
+            yield f"{'.'.join(map(str, entry['picks']))}: {entry['cost']['latency_ms']:.4g} ms, {entry['how']}"
 
 
 def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -239,7 +250,7 @@ def story(folder: RunFolder) -> Story:
         commands=(noted["command"],),
         stages=tuple((folder.read("stages") or {}).items()),
         data=_data_facts(settings),
-        profile=profile_facts(profile),
+        profile=profile_facts(profile) | ({"Candidates": "; ".join(told)} if (told := list(_on_farm(noted))) else {}),
         drift=profile.drift,
         doubts=profile.doubts,
         files=tuple(BundleFile(name, info.bytes, info.sha256) for name, info in manifest.files.items()),

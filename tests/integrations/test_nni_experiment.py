@@ -22,7 +22,7 @@ from edgemeta.integrations.nni.experiment import Machine, Service, experiment_co
 from edgemeta.integrations.nni.spaces import search_space
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch
-from tests.latency.test_runners import server  # noqa: F401
+from tests.boards import server  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # an experiment is six processes that import torch or NNI

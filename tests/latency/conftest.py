@@ -11,6 +11,7 @@ from edgemeta.latency import kit as kits
 from edgemeta.latency import profile, runners
 from edgemeta.latency.measure import measure_host
 from edgemeta.types import Profile
+from tests.boards import board, boards, server  # noqa: F401
 from tests.latency.pretend import Lab, lab
 
 

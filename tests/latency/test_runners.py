@@ -3,25 +3,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from edgemeta.errors import BadProfile
+from edgemeta.latency import child, runners, visits
 from edgemeta.latency import kit as kits
-from edgemeta.latency import runners, visits
-
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin")
-SSH = shutil.which("ssh")
+from edgemeta.latency.remote import Target
+from tests.boards import SSH, Board, break_off
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +95,8 @@ def test_the_node_runner_times_the_same_kit(kit, tmp_path):
 
 @pytest.mark.parametrize("line", ["", "progress", "progress 1", "progress x 2", "progress -1 2", "warning: 1 2"])
 def test_only_progress_is_progress(line):
-    assert runners._progress(line) is None
-    assert list(runners._shown(iter([line, "progress 1 2"]), "t", 1.0, False)) == [line]
+    assert child.progress_of(line) is None
+    assert list(child.shown(iter([line, "progress 1 2"]), "t", 1.0, False)) == [line]
 
 
 def test_without_node_or_ssh_the_next_move_is_told(kit, tmp_path, monkeypatch):
@@ -108,84 +104,18 @@ def test_without_node_or_ssh_the_next_move_is_told(kit, tmp_path, monkeypatch):
     with pytest.raises(BadProfile, match="install Node"):
         runners.node(kit, tmp_path / "t.json", progress=False)
     with pytest.raises(BadProfile, match="openssh-client"):
-        runners.over_ssh(kit, tmp_path / "t.json", host="board", progress=False)
+        runners.over_ssh(kit, tmp_path / "t.json", to=Target("board"), progress=False)
 
 
 # Over ssh: a real server on a loopback port with keys of its own
-
-
-class Board(NamedTuple):
-    folder: Path  # its keys and settings
-    home: Path  # the far home folder
-    config: Path  # of the client
-    server: int  # process
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if not (SSHD and SSH):
-        pytest.skip("no OpenSSH server here; `make system-deps` installs it")
-    folder = tmp_path_factory.mktemp("ssh")
-    home = folder / "home"
-    home.mkdir()
-    for name in ("host_key", "id"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    shutil.copy(folder / "id.pub", folder / "authorized_keys")
-    port = free_port()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host_key.pub').read_text()}")
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
-        f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
-        f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv HOME={home}\n"
-        "Subsystem sftp internal-sftp\n"
-    )
-    client = folder / "ssh_config"
-    client.write_text(
-        f"Host board\n  HostName 127.0.0.1\n  Port {port}\n  User {pwd.getpwuid(os.getuid()).pw_name}\n"
-        f"  IdentityFile {folder}/id\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
-        f"  GlobalKnownHostsFile none\n"
-    )
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what a service manager makes before it starts the server
-    with subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL) as process:
-        wait_for(port, process)
-        yield Board(folder, home, client, process.pid)
-        process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(port: int, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 10
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    pytest.skip("the OpenSSH server here does not start for this user")
-
-
-@pytest.fixture
-def board(server, tmp_path, monkeypatch) -> Board:
-    """`ssh` with the settings above in place of the user's own."""
-    shim = tmp_path / "bin" / "ssh"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec {SSH} -F {server.config} "$@"\n')
-    shim.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{shim.parent}{os.pathsep}{os.environ['PATH']}")
-    return server
 
 
 def kept(board: Board) -> list[Path]:
     return list((board.home / ".cache" / "edgemeta").glob("kit-*"))
 
 
-def over_ssh(kit, out, **changed):
-    settings = dict(host="board", remote_python=sys.executable, progress=False)
-    return runners.over_ssh(kit, out, **settings | changed)
+def over_ssh(kit, out, *, host="board", remote_python=sys.executable, progress=False, **rest):
+    return runners.over_ssh(kit, out, to=Target(host, python=remote_python), progress=progress, **rest)
 
 
 def test_a_kit_goes_there_and_its_timings_come_back(board, kit, tmp_path, capsys):
@@ -198,7 +128,7 @@ def test_a_kit_goes_there_and_its_timings_come_back(board, kit, tmp_path, capsys
 def test_a_broken_connection_is_gone_on_from(board, large, tmp_path):
     """The server's end dies in the middle: what was timed waits on the device for the next call."""
     out = tmp_path / "t.json"
-    threading.Thread(target=break_off, args=(board,), daemon=True).start()
+    threading.Thread(target=break_off_once_timed, args=(board,), daemon=True).start()
     with pytest.raises(BadProfile) as error:
         over_ssh(large, out)
     assert "the connection to board broke" in one_line(error) and "run the same command again" in str(error.value)
@@ -210,14 +140,11 @@ def test_a_broken_connection_is_gone_on_from(board, large, tmp_path):
     assert len(timings.visits) > len(first["visits"]) and timings.finished and kept(board) == []
 
 
-def break_off(board: Board) -> None:
-    """Kill the server's children once timings are on the far disk."""
+def break_off_once_timed(board: Board) -> None:
+    """Once timings are on the far disk."""
     while not any((folder / "timings.json").exists() for folder in kept(board)):
         time.sleep(0.02)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == board.server:
-                os.kill(int(path.parent.name), signal.SIGKILL)
+    break_off(board)
 
 
 def settled(board: Board) -> dict:

@@ -10,6 +10,7 @@ from edgemeta.latency import measure
 from edgemeta.latency import profile as profiles
 from edgemeta.space.presets import tiny
 from edgemeta.types import Profile
+from tests.boards import board, boards, server  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_a_candidate_over_the_cap_when_measured_gives_way_to_the_next(problem, p
     manifest = bundle.read(tmp_path / "bundle")
     assert outcome.candidate == small and [each.candidate for each in refused] == [large]
     assert inference_ms(manifest.costs.measured.model_dump()) <= between.cap.latency_ms
-    assert not (tmp_path / ".bundle.candidate").exists()
+    assert not list(tmp_path.glob(".bundle*"))
 
 
 def test_nothing_that_fits_leaves_the_old_bundle(problem, profile, tmp_path):

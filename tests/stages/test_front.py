@@ -22,6 +22,7 @@ from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.search.run import Search
 from edgemeta.stages import front
+from edgemeta.stages.meters import NOWHERE
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Cost
 from tests.blobs import blob_pool
@@ -61,7 +62,7 @@ def write(folder, problem):
 
         def call(**settings):
             config = configs.make(configs.Search, {"run": folder.root, "device": "null", "workers": 1} | settings)
-            front.write(config, folder, problem, profiles.load("null"), run(problem), run)
+            front.write(config, folder, problem, profiles.load("null"), run(problem), run, measure=NOWHERE)
             return trained
 
         yield call
