@@ -19,6 +19,7 @@ from typing import Any
 
 from edgemeta import __version__, config
 from edgemeta.errors import EdgemetaError, flag
+from edgemeta.processes import place
 from edgemeta.types import Shape
 
 COMMANDS: dict[str, type] = {
@@ -41,14 +42,14 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for an error the user can mend, or 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *rest: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *rest: _complain(f"warning: {message}", at=place().rank)
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except EdgemetaError as error:
-        print(f"edgemeta: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"edgemeta: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
-        print("\nedgemeta: interrupted; run the same command again to go on", file=sys.stderr)
+        _complain("\nedgemeta: interrupted; run the same command again to go on")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,8 +68,16 @@ def _run(argv: list[str]) -> int:
     config.make(COMMANDS[command], settings)  # a mistake is told at once:
     from edgemeta import pipeline  # torch and its friends take seconds
 
-    print(getattr(pipeline, f"{command}_" if keyword.iskeyword(command) else command)(**settings))
+    text = getattr(pipeline, f"{command}_" if keyword.iskeyword(command) else command)(**settings)
+    if not place().rank:
+        print(text)
     return 0
+
+
+def _complain(line: str, at: int | None = None) -> None:
+    """Of several processes that torchrun started here, one speaks: what one of them has met, all of them know."""
+    if not (place().local_rank if at is None else at):
+        print(line, file=sys.stderr)
 
 
 def joined(argv: list[str]) -> list[str]:
@@ -139,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, but a wrong flag is one line with the nearest right one."""
 
     def error(self, message: str) -> typing.NoReturn:
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        _complain(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
 

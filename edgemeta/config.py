@@ -18,7 +18,7 @@ from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
 SEEDS = 2**63  # torch, numpy and random all take what is below
-MAY_BE_OFF = ("patience", "front")  # settings that 0 turns off
+MAY_BE_OFF = ("patience", "front", "shards")  # settings that 0 turns off
 MOST_AT_ONCE = 256  # threads or processes
 LONGEST_S = 3600.0  # a machine an hour later is another machine
 SOURCES = "edgemeta.data.sources:SOURCES"
@@ -165,6 +165,10 @@ class Train(Search):
         (), "other data to train on as well, NAME or NAME=ROOT; each task comes from one of all", registry=SOURCES
     )
     accelerator: Literal["auto", "cpu", "cuda"] = setting("auto", "where to train; auto: on CUDA where there is one")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "numbers the network is trained in; bf16: for GPUs")
+    shards: int = setting(
+        0, "parts of an update that as many processes can share, a task or more in each; 0: what suits the learner"
+    )
     patience: int = setting(0, "stop after so many validations without a better one, and keep the best; 0: never")
     arch: str = setting(
         "", "a well-known net instead of the search's winner", registry="edgemeta.space.presets:LANDMARKS"

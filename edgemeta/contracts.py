@@ -31,6 +31,7 @@ class Net(NamedTuple):
     init: Callable[..., Params]  # *, rng: torch.Generator -> params
     body: Callable[..., Tensor]  # params, x (n, C, H, W), train=False -> z (n, dim); train=True updates "stat."
     products: Callable[..., Tensor]  # params, x -> z: the same as matrix products, for `vmap` over params
+    precision: str = "fp32"  # or "bf16": of its convolutions and products; parameters and features are float32
 
 
 class Learner(NamedTuple):

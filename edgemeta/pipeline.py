@@ -10,7 +10,6 @@ stage that finds its result there goes on from it.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import warnings
@@ -32,13 +31,15 @@ from edgemeta.latency import profile as profiles
 from edgemeta.latency.cost import cost
 from edgemeta.latency.table import predictor as predictor_for
 from edgemeta.learners import LEARNERS
+from edgemeta.learners.group import Group
 from edgemeta.learners.settings import recipe
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
+from edgemeta.processes import place
 from edgemeta.report import page
 from edgemeta.report.tables import table
 from edgemeta.search.claims import Claims
-from edgemeta.search.jobs import Job, TestJob, load_data, load_weights, run_job, run_test
+from edgemeta.search.jobs import load_data, load_weights, run_job, run_test
 from edgemeta.search.problem import Problem
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.presets import LANDMARKS, landmarks
@@ -55,6 +56,7 @@ from edgemeta.stages import (
     profiling,
     searching,
     summary,
+    trainings,
 )
 from edgemeta.stages import front as fronts
 from edgemeta.stages import pick as picking
@@ -64,32 +66,32 @@ from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
-TEST_SHOTS = (1, 2, 3, 5, 10)
 QUICK = {  # what `demo --quick` sets where the user does not
     "space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60,
     "latency_ms": math.inf, "ram_kib": math.inf, "flash_kib": math.inf,
 }  # fmt: skip
 DEMO_SHARE = 0.45  # of Conv4-64's latency: the demo's cap
-OTHER_DOMAIN = "digits"  # handwritten digits: nothing like them was trained on
 FORMS = {"c": microcontroller, "ort": mobile, "node": node}  # of `export`, beside the bundle
 
 
-def command(config_type: type, *, goes_on: type | None = None, locks: bool = False) -> Callable:
+def command(config_type: type, *, goes_on: type | None = None, locks: bool = False, shared: bool = False) -> Callable:
     """Let a stage be called with its config or with the settings as keywords.
 
     Settings of `goes_on` that are not given are those of the last search in the run folder: a user names the data once.
-    A stage that `locks` has the run folder to itself.
+    A stage that `locks` has the run folder to itself. One that is `shared` is run by all processes of torchrun.
     """
 
     def decorate(stage: Callable[[Any], str]) -> Callable[..., str]:
         @wraps(stage)
         def called(config: Any = None, /, **settings: Any) -> str:
+            if not shared:
+                trainings.require_alone(stage.__name__.rstrip("_"))
             if config is None:
                 kept = assemble.kept_settings(make(config_type, settings), goes_on, settings) if goes_on else {}
                 quick = QUICK if settings.get("quick") else {}
                 config = make(config_type, kept | quick | settings)
             assemble.check(config)
-            with RunFolder(config.run).locked() if locks else nullcontext():
+            with RunFolder(config.run).locked() if locks and not place().rank else nullcontext():
                 return stage(config)
 
         return called
@@ -173,24 +175,22 @@ def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Cla
     return f"{summary.search_text(folder)}\n{fronts.text(folder.read('front'))}"
 
 
-@command(configs.Train, goes_on=configs.Search, locks=True)
+@command(configs.Train, goes_on=configs.Search, locks=True, shared=True)
 def train(config: configs.Train) -> str:
     """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
-    folder, space = RunFolder(config.run), assemble.space_of(config)
-    arch, warm, done = _winner(config, folder, space)
-    jobs = {
-        name: _train_job(config, folder, space.ops(arch), name, warm, done, row)
-        for row, name in enumerate(config.learners)
-    }
-    trainings = [job.training.after(done) for job in jobs.values()]
-    mix = assemble.mixed(config)
-    assemble.require_data(assemble.data_of(config), config.way, config.shot, trainings=trainings, mix=mix)
+    folder = RunFolder(config.run)
+    with Group(assemble.accelerator(config.accelerator)) as group:
+        arch, jobs = group.together(lambda: trainings.jobs_of(config, folder))
+        with folder.stage("train") if group.leads else nullcontext():
+            trainings.together(list(jobs.values()), group)
+    if not group.leads:
+        return ""
     with folder.stage("train"), worker_pool(config.workers) as executor:
         missing = [job for job in jobs.values() if not Path(job.weights).exists()]
         each = max(1, config.workers // max(1, len(missing)))
         for future in [executor.submit(run_job, replace(job, workers=each)) for job in missing]:
             future.result()
-        tests = [executor.submit(run_test, _test_job(config, job)) for job in jobs.values()]
+        tests = [executor.submit(run_test, trainings.test_job(config, job)) for job in jobs.values()]
         bar = tqdm(tests, desc="test", unit="learner", disable=not config.progress)
         rows = [row for future in bar for row in future.result()]
     weights = {name: job.weights for name, job in jobs.items()}
@@ -335,55 +335,3 @@ def _on_device(config: configs.Train) -> str:
             rows.append({"bundle": target.name, "learner": learner.name, **result})
     folder.note("device", rows)
     return table(rows)
-
-
-def _winner(config: configs.Train, folder: RunFolder, space: Space) -> tuple[Arch, Path | None, int]:
-    """The architecture to train, the parameters to start from and the episodes they have seen.
-
-    Parameters that were taught other classes than these are left alone: some of them may be held out now.
-    """
-    if config.arch:
-        return assemble.pick(LANDMARKS, "architecture", config.arch)(space), None, 0
-    noted = folder.need("search", "search")
-    winner, arch = noted["winner"], Arch(space.name, tuple(noted["winner"]["picks"]))
-    if noted["data"] != str(assemble.data_of(config)):
-        return arch, None, 0
-    return arch, folder.weights_at(winner["weights"]), winner["episodes"]
-
-
-def _train_job(
-    config: configs.Train, folder: RunFolder, ops: tuple, learner: str, warm: Path | None, done: int, row: int
-) -> Job:
-    """The body's parameters carry over from the search, whichever learner trained them there."""
-    data, mix = assemble.data_of(config), assemble.mixed(config)
-    training = replace(recipe(learner).lasting(config.episodes), patience=config.patience)
-    judged = (config.way, config.shot, config.eval_episodes) if config.patience else None
-    identity = repr((ops, learner, training, config.seed, str(data), warm and warm.name, list(map(str, mix)), judged))
-    path = folder.weights / f"{learner}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.safetensors"
-    return Job(
-        ops=ops,
-        learner=learner,
-        data=data,
-        training=training,
-        done=done,
-        way=config.way,
-        shot=config.shot,
-        eval_episodes=config.eval_episodes,
-        seed=config.seed,
-        weights=str(path),
-        warm=str(warm) if warm else None,
-        title=f"train {learner}" if config.progress else "",
-        row=row,
-        mix=mix,
-        keep=str(path.with_suffix(".checkpoint")),
-        at=assemble.accelerator(config.accelerator),
-    )
-
-
-def _test_job(config: configs.Train, job: Job) -> TestJob:
-    sets = [(job.data, "test")]
-    if config.in_shape[0] == 1 and config.data != OTHER_DOMAIN:
-        sets.append((assemble.data_of(config, OTHER_DOMAIN), "test"))
-    return TestJob(
-        job.ops, job.learner, job.weights, tuple(sets), config.way, TEST_SHOTS, config.test_episodes, config.seed
-    )

@@ -1,4 +1,4 @@
-"""Worker processes that begin quickly and never outlive the process they work for."""
+"""Worker processes that begin quickly and never outlive the process they work for, and those that torchrun starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import NamedTuple
 
 # Imported once, by the process that all workers are copies of, instead of by each: it takes seconds.
 PRELOADED = ("edgemeta.search.jobs", "edgemeta.learners.shards")
@@ -32,3 +35,40 @@ def _end_with_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
+
+
+@contextmanager
+def ending_with_launcher(every_s: float = 0.5) -> Iterator[None]:
+    """End this process when the one that launched it is gone, which then cannot end it: nobody would wait for it."""
+    launcher, over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every_s):
+            if os.getppid() != launcher:
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+class Place(NamedTuple):
+    """Where this process stands among those that share a training."""
+
+    rank: int = 0  # 0 leads: it alone writes, validates and tells
+    world: int = 1  # processes in all
+    local_rank: int = 0  # on this machine
+    local_world: int = 1
+    launched: bool = False  # by torchrun, alone or not
+
+
+def place() -> Place:
+    """As torchrun says in the environment of what it starts; alone, where it was not torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Place()
+    said = {name.lower(): int(os.environ[name]) for name in ("RANK", "LOCAL_RANK")}
+    return Place(
+        world=int(os.environ["WORLD_SIZE"]), local_world=int(os.environ["LOCAL_WORLD_SIZE"]), launched=True, **said
+    )

@@ -276,12 +276,12 @@ def test_a_looser_cap_is_searched_and_a_tighter_one_reuses(tmp_path):
 
 def test_other_splits_start_cold(road, tmp_path):
     """Weights that were taught some of the classes now held out are not started from."""
-    from edgemeta.pipeline import _winner
+    from edgemeta.stages.trainings import winner
 
     folder, space = RunFolder(road["run"]), assemble.SPACES["tiny"]((1, 12, 12))
     same = make(configs.Train, road)
-    assert _winner(same, folder, space)[1] is not None
-    assert _winner(make(configs.Train, road | {"split_seed": 5}), folder, space)[1:] == (None, 0)
+    assert winner(same, folder, space)[1] is not None
+    assert winner(make(configs.Train, road | {"split_seed": 5}), folder, space)[1:] == (None, 0)
 
 
 def test_the_demos_cap_follows_the_device(tmp_path):

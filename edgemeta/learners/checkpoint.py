@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from edgemeta.contracts import Params
@@ -44,6 +44,11 @@ class Progress:
 
 
 def save_progress(path: Path, progress: Progress) -> None:
+    write_bytes(path, packed(progress))
+
+
+def packed(progress: Progress) -> bytes:
+    """All of it in the safetensors format; `unpacked` is the way back."""
     tensors = {
         f"{group}/{name}": value.detach().cpu().contiguous()
         for group in GROUPS
@@ -51,7 +56,7 @@ def save_progress(path: Path, progress: Progress) -> None:
     }
     note = {name: getattr(progress, name) for name in ("identity", *NUMBERS)}
     text = json.dumps(note | {"rng": progress.rng.bit_generator.state})
-    write_bytes(path, save(tensors, metadata={"progress": text, "sha256": _digest(text, tensors)}))
+    return save(tensors, metadata={"progress": text, "sha256": _digest(text, tensors)})
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -67,16 +72,20 @@ def load_progress(path: Path, identity: str, device: torch.device) -> Progress |
     if not path.exists():
         return None
     try:
-        with safe_open(str(path), framework="pt") as file:
-            kept = file.metadata() or {}
-            note = json.loads(kept["progress"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
-        if kept["sha256"] != _digest(kept["progress"], tensors):
-            raise ValueError("it is not what was written")
-        return _progress(note, tensors, device) if note["identity"] == identity else None
+        found = unpacked(path.read_bytes(), device)
+        return found if found.identity == identity else None
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadData(f"cannot read the checkpoint {path}: {reason}; delete it to train from the start") from error
+
+
+def unpacked(data: bytes, device: torch.device) -> Progress:
+    """The progress of these bytes; ValueError, KeyError, TypeError or SafetensorError where they are damaged."""
+    header = int.from_bytes(data[:8], "little")
+    kept, tensors = json.loads(data[8 : 8 + header])["__metadata__"], load(data)
+    if kept["sha256"] != _digest(kept["progress"], tensors):
+        raise ValueError("it is not what was written")
+    return _progress(json.loads(kept["progress"]), tensors, device)
 
 
 def _progress(note: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> Progress:

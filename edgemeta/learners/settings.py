@@ -60,6 +60,10 @@ class Training:
     def lasting(self, episodes: int) -> Training:
         return replace(self, episodes=episodes)
 
+    def split(self, shards: int) -> Training:
+        """For so many shards, with as many more tasks per update as it takes to fill them alike."""
+        return replace(self, shards=shards, tasks=math.ceil(self.tasks / shards) * shards)
+
     def after(self, done: int) -> Training:
         """For parameters that have seen `done` episodes already: those count as warm-up."""
         return replace(self, warmup=max(0.0, self.warmup - done / max(1, self.episodes)))
@@ -72,10 +76,10 @@ class Training:
         return replace(self, way=fitting if isinstance(self.way, tuple) else fitting[0])
 
     def phases(self) -> tuple[Training, Training]:
-        """The warm-up and what comes after it."""
+        """The warm-up, of a task for each shard, and what comes after it."""
         warm = round(self.warmup * self.episodes)
         rest = (self.episodes - warm) * max(1, self.frozen)
-        first = Training(warm, way=self.warmup_way, check_every=self.check_every)
+        first = Training(warm, way=self.warmup_way, tasks=self.shards, shards=self.shards, check_every=self.check_every)
         return first, replace(self, episodes=rest, warmup=0.0)
 
     def weights(self, progress: float, steps: int) -> tuple[float, ...]:

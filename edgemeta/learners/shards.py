@@ -14,11 +14,13 @@ from torch import Tensor
 from edgemeta.contracts import Learner, Params
 from edgemeta.data.episode import Draw, Pool
 from edgemeta.errors import EdgemetaError
+from edgemeta.learners.checkpoint import Progress
 from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
 from edgemeta.processes import context, settle
 
 Drawn = Sequence[tuple[int, Draw]]  # (position of the pool, what was drawn from it)
+Judge = Callable[[Params], float]  # validation accuracy, 0..1
 PATIENCE_S = 5.0  # for the system to say how a worker ended
 
 
@@ -65,6 +67,11 @@ def merged(updates: Sequence[Update]) -> Update:
     return Update(sum(update.loss for update in updates) / len(updates), mean("gradient"), mean("statistics"))
 
 
+def parts_of(tasks: Tasks, shards: int) -> list[Tasks]:
+    """The tasks in so many equal parts."""
+    return [Tasks(*pieces) for pieces in zip(*(field.chunk(shards) for field in tasks), strict=True)]
+
+
 class Team:
     """Processes that share an update's shards with this one. A context: leaving it ends them.
 
@@ -85,11 +92,19 @@ class Team:
             self._links.append(here)
             self._processes.append(process)
 
+    def begin(self, progress: Progress) -> Progress:
+        """Where a training starts: the other processes need not know."""
+        return progress
+
+    def judged(self, judge: Judge) -> Judge:
+        """Who validates: this process does."""
+        return judge
+
     def update(
         self, which: int, slow: Params, tasks: Tasks, weights: Sequence[float], *, shards: int, device: torch.device
     ) -> Update:
         """The update of learner `which`, of tasks in `shards` equal parts, dealt out in turn."""
-        parts = [Tasks(*pieces) for pieces in zip(*(field.chunk(shards) for field in tasks), strict=True)]
+        parts = parts_of(tasks, shards)
         turns = 1 + len(self._links)
         asked = [turn for turn in range(1, turns) if turn < shards]
         for turn in asked:

@@ -19,13 +19,13 @@ from edgemeta.errors import BadData, Diverged
 from edgemeta.learners.checkpoint import Progress, load_progress, save_progress
 from edgemeta.learners.outer import laid_out, steps_of, trained
 from edgemeta.learners.protonet import protonet
+from edgemeta.learners.ranks import Ranks
 from edgemeta.learners.settings import Training, draw_tasks
-from edgemeta.learners.shards import Team, Update, gather
+from edgemeta.learners.shards import Judge, Team, Update, gather
 from edgemeta.types import Episode
 
 BAD_UPDATES = 10  # in a row, after which a training is given up
 RUNAWAY = 100.0  # times the loss of guessing: adaptation has run away, whether or not the loss is still a number
-Judge = Callable[[Params], float]  # validation accuracy, 0..1
 
 
 def support_of(episode: Episode) -> Support:
@@ -52,7 +52,7 @@ def train(
     tick: Callable[[int], None] = lambda n: None,
     judge: Judge | None = None,
     keep: Path | None = None,
-    team: Team | None = None,
+    team: Team | Ranks | None = None,
     device: str = "cpu",
 ) -> Params:
     """Meta-train `slow` with Adam and return new parameters; the argument is not touched.
@@ -63,7 +63,8 @@ def train(
     the same arguments goes on from it, to the same parameters as if it had not been stopped. It is the caller's to
     delete, once what is returned is safe.
     A `team` that has `protonet(learner.net)` and `learner` shares the work of an update; parameters depend on
-    `settings.shards`, not on how many processes there are.
+    `settings.shards`, not on how many processes there are. Where it is `Ranks`, each process calls this with the same
+    arguments, but for `tick` and `keep`, which are the leading one's.
     """
     pools, at = [pools] if isinstance(pools, Pool) else list(pools), torch.device(device)
     _require_usable(pools, learner.net)
@@ -74,6 +75,7 @@ def train(
     if progress is None:  # the warm-up's head needs parameters, too
         fresh = {name: laid_out(_copy(value).to(at)) for name, value in (warm | dict(slow)).items()}
         progress = Progress(identity, fresh, rng)
+    progress = own.begin(progress)
     places = {member.name: i for i, member in enumerate(own.learners)}  # of two with one name the later: the learner
     sides = [(places[name], tuple(params)) for name, params in ((teacher.name, warm), (learner.name, slow))]
     run, before = _Run(own, pools, sides, progress, tick, judge, keep, at), 0
@@ -98,7 +100,8 @@ def _identity(
 ) -> str:
     """Equal for trainings that end at the same parameters, as far as can be seen: settings, start, stream and data."""
     said = (learner.name, learner.steps, learner.transductive, learner.net.ops, settings, rng.bit_generator.state)
-    found = hashlib.sha256(repr((said, judged)).encode())
+    precision = () if learner.net.precision == "fp32" else (learner.net.precision,)
+    found = hashlib.sha256(repr((said, judged, *precision)).encode())
     for name in sorted(slow):
         found.update(slow[name].detach().cpu().contiguous().numpy().tobytes())
     for pool in pools:
@@ -116,7 +119,7 @@ def _copy(value: Tensor) -> Tensor:
 class _Run:
     """A training in progress."""
 
-    team: Team
+    team: Team | Ranks
     pools: Sequence[Pool]
     sides: Sequence[tuple[int, tuple[str, ...]]]  # of each phase: place of its learner, names of its parameters
     progress: Progress

@@ -25,10 +25,12 @@ from edgemeta.learners import LEARNERS
 from edgemeta.learners.evaluate import Score, evaluate, features, images_each, queries
 from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.protonet import protonet
+from edgemeta.learners.ranks import Ranks
 from edgemeta.learners.settings import Training
 from edgemeta.learners.shards import Team
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
+from edgemeta.nets.halved import PRECISIONS
 from edgemeta.types import Op, Shape
 
 
@@ -70,6 +72,7 @@ class Job:
     keep: str | None = None  # where a training under way is kept, to go on from when it was killed
     workers: int = 1  # processes of this job; more than the training has shards are of no use
     at: str = "cpu"  # where it trains, as torch names devices
+    precision: str = "fp32"  # of the training, one of `nets.halved.PRECISIONS`; scores are those of float32
 
 
 @dataclass(frozen=True)
@@ -114,29 +117,43 @@ def save_weights(path: str | Path, slow: Params) -> Path:
     return write_bytes(path, save({name: value.contiguous() for name, value in slow.items()}))
 
 
-def crew(ops: tuple[Op, ...], learner: str) -> Sequence[Learner]:
+def crew(ops: tuple[Op, ...], learner: str, precision: str = "fp32") -> Sequence[Learner]:
     """Who meta-trains a network: what warms it up, and the learner."""
-    net = build(ops)
+    net = PRECISIONS[precision](build(ops))
     return protonet(net), LEARNERS[learner](net)
 
 
 def run_job(job: Job) -> Result:
     """Deterministic given the job, but for `workers`, which change nothing: every generator is seeded from it."""
     began = time.perf_counter()
-    keep_freed_memory()
-    _, learner = crew(job.ops, job.learner)
-    slow = learner.init(rng=torch.Generator().manual_seed(job.seed))
-    if job.warm:
-        slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
-    slow = _trained(job, learner, slow)
+    with Team(crew_of(job), min(job.workers, job.training.shards)) as team:
+        slow = trained(job, team)
+    keep(job, slow)
+    return Result(_score(job, crew(job.ops, job.learner)[1], slow), time.perf_counter() - began)
+
+
+def crew_of(job: Job) -> partial[Sequence[Learner]]:
+    return partial(crew, job.ops, job.learner, job.precision)
+
+
+def keep(job: Job, slow: Params) -> None:
+    """The weights are safe: what the training kept to go on from is of no more use."""
     save_weights(job.weights, slow)
     if job.keep:
         Path(job.keep).unlink(missing_ok=True)
-    score = _score(job, learner, slow)
-    return Result(score, time.perf_counter() - began)
 
 
-def _trained(job: Job, learner: Learner, slow: Params) -> Params:
+def trained(job: Job, team: Team | Ranks) -> Params:
+    """The parameters that a job trains, by the processes of a team."""
+    keep_freed_memory()
+    learner = team.learners[1]
+    slow = learner.init(rng=torch.Generator().manual_seed(job.seed))
+    if job.warm:
+        slow |= {name: value for name, value in load_weights(job.warm).items() if name in slow}
+    return _trained(job, learner, slow, team)
+
+
+def _trained(job: Job, learner: Learner, slow: Params, team: Team | Ranks) -> Params:
     rng = np.random.default_rng([job.seed, job.done])  # a later stretch sees other episodes
     taught = [data_pool(spec, "train") for spec in (job.data, *job.mix)]
     bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
@@ -145,9 +162,9 @@ def _trained(job: Job, learner: Learner, slow: Params) -> Params:
         bar.update(done - bar.n)
 
     training, keep = job.training.after(job.done), Path(job.keep) if job.keep else None
-    judge = partial(_judge, job, learner) if training.patience else None
+    judge = team.judged(partial(_judge, job, crew(job.ops, job.learner)[1])) if training.patience else None
     try:
-        with bar, Team(partial(crew, job.ops, job.learner), min(job.workers, training.shards)) as team:
+        with bar:
             return train(
                 learner, slow, taught, training, rng=rng, tick=tick, judge=judge, keep=keep, team=team, device=job.at
             )

@@ -231,8 +231,12 @@ def problem_of(config: configs.Search, folder: RunFolder, space: Space, profile:
     )
 
 
-def accelerator(asked: str) -> str:
-    """What torch calls the device to train on."""
+def accelerator(asked: str, precision: str = "fp32") -> str:
+    """What torch calls the device to train on, where it can compute in this precision."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise BadConfig("setting accelerator = 'cuda': torch sees no CUDA device here; leave --accelerator out")
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    found = "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    if precision == "bf16" and found == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        raise BadConfig(f"setting precision = 'bf16': {name} computes no bfloat16; leave --precision out")
+    return found

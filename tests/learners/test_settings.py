@@ -35,6 +35,13 @@ def test_warm_up_is_a_share_and_what_was_seen_before_counts_as_one():
     assert settings.after(0) == settings and settings.lasting(10).phases()[0].episodes == 3
 
 
+def test_shards_have_a_task_or_more_each_in_the_warm_up_as_well():
+    split = Training(1000, tasks=4, warmup=0.3).split(3)
+    assert (split.tasks, split.shards) == (6, 3)
+    assert [(phase.tasks, phase.shards) for phase in split.phases()] == [(3, 3), (6, 3)]
+    assert Training(tasks=4).split(2) == Training(tasks=4, shards=2) and Training().split(1) == Training()
+
+
 def test_ways_are_those_that_every_pool_has():
     large, small = blob_pool(classes=20, seed=0), blob_pool(classes=6, seed=1, per_class=4)
     assert Training(way=30).suited([large]).way == 20

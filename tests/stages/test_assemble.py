@@ -102,3 +102,12 @@ def test_an_accelerator_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadConfig, match="leave --accelerator out"):
         assemble.accelerator("cuda")
+
+
+def test_a_device_without_bfloat16_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "an old one")
+    with pytest.raises(BadConfig, match="an old one computes no bfloat16; leave --precision out"):
+        assemble.accelerator("auto", "bf16")
+    assert assemble.accelerator("cpu", "bf16") == "cpu" and assemble.accelerator("auto") == "cuda"
