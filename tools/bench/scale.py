@@ -62,8 +62,8 @@ OPTIONS = (
 def main() -> int:
     args = parser(__doc__.split("\n")[0])
     args.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="that share a search; 1 first")
-    args.add_argument("--trials", type=int, default=48)
-    args.add_argument("--episodes", type=int, default=400, help="of each training")
+    args.add_argument("--trials", type=int, default=32)
+    args.add_argument("--episodes", type=int, default=150, help="of each training")
     args.add_argument(
         "--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000], help="of ledgers, in trials"
     )
