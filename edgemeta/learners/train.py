@@ -16,6 +16,7 @@ from torch import Tensor
 from edgemeta.contracts import Fast, Learner, Net, Params, Support
 from edgemeta.data.episode import Pool, check, require_variety
 from edgemeta.errors import BadData, Diverged
+from edgemeta.learners.adam import Adam
 from edgemeta.learners.checkpoint import Progress, load_progress, save_progress
 from edgemeta.learners.outer import laid_out, steps_of, trained
 from edgemeta.learners.protonet import protonet
@@ -160,11 +161,10 @@ class _Run:
     def _own(self) -> Params:
         return {name: self.progress.slow[name] for name in self.sides[self.progress.phase][1]}
 
-    def _update(self, settings: Training, weights: Params, optimizer: torch.optim.Adam, before: int) -> None:
+    def _update(self, settings: Training, weights: Params, optimizer: Adam, before: int) -> None:
         """One update of the weights, the moments and the statistics; none of them where it has no finite gradient."""
         now, share = self.progress, min(1.0, self.progress.done / max(1, settings.episodes))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.lr = settings.lr * 0.5 * (1 + math.cos(math.pi * share))
         drawn = draw_tasks(self.pools, settings, rng=now.rng)
         way, shot = drawn[0][1].support.shape
         place, tasks = self.sides[now.phase][0], gather(self.pools, drawn)
@@ -177,9 +177,8 @@ class _Run:
                 raise self._diverged(update, way, before, settings)
             return
         now.bad, now.good = 0, {name: _copy(value) for name, value in now.slow.items()}
-        for name, value in weights.items():
-            value.grad = update.gradient[name] * min(1.0, settings.clip / (norm + 1e-6))
-        optimizer.step()
+        shortened = min(1.0, settings.clip / (norm + 1e-6))
+        optimizer.step([update.gradient[name] * shortened for name in weights])
         now.steps += 1
         now.slow.update(update.statistics)
 
@@ -209,22 +208,19 @@ def inner_rates(slow: Params) -> str:
     return ", ".join(f"{name} {value.max().item():.2g}" for name, value in rates.items())
 
 
-def _adam(weights: Params, settings: Training, progress: Progress) -> torch.optim.Adam:
+def _adam(weights: Params, settings: Training, progress: Progress) -> Adam:
     """Adam, going on from the moments that were kept."""
-    optimizer = torch.optim.Adam(list(weights.values()), lr=settings.lr)
-    for name, moment in progress.momentum.items():
-        optimizer.state[weights[name]] = {
-            "step": torch.tensor(float(progress.steps)),
-            "exp_avg": moment,
-            "exp_avg_sq": progress.variance[name],
-        }
+    optimizer = Adam(weights.values(), settings.lr)
+    if progress.momentum:
+        optimizer.steps = progress.steps
+        optimizer.means = [progress.momentum[name] for name in weights]
+        optimizer.squares = [progress.variance[name] for name in weights]
     return optimizer
 
 
-def _note_moments(progress: Progress, optimizer: torch.optim.Adam, weights: Params) -> None:
-    state = {name: optimizer.state[value] for name, value in weights.items() if value in optimizer.state}
-    progress.momentum = {name: moments["exp_avg"] for name, moments in state.items()}
-    progress.variance = {name: moments["exp_avg_sq"] for name, moments in state.items()}
+def _note_moments(progress: Progress, optimizer: Adam, weights: Params) -> None:
+    progress.momentum = dict(zip(weights, optimizer.means, strict=True))
+    progress.variance = dict(zip(weights, optimizer.squares, strict=True))
 
 
 def _validate(progress: Progress, judge: Judge) -> None:

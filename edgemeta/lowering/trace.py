@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from edgemeta.contracts import Fast, Learner, Params, Support
 from edgemeta.errors import BadBundle
 from edgemeta.lowering.decompose import table
 from edgemeta.lowering.gradients import mask_before_unpool
+
+if TYPE_CHECKING:  # a second of imports, which only functions that trace should cost
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
 Named = Mapping[str, Tensor]
 FEATURES, IMAGES = "features", "x"
@@ -99,13 +98,15 @@ def _trace(learner: Learner, slow: Params, sizes: Sizes | None) -> TracedLearner
     def predict(v: Named) -> Named:
         return {"logits": learner.predict(_part(v, "slow."), _part(v, "fast."), v[name])}
 
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
     support, queries = _inputs(mode, name, shape, sizes)
     fixed = {f"slow.{name}": _fake(mode, f"slow.{name}", value.detach()) for name, value in slow.items()}
     started = _record(mode, start, {**support, **fixed})
-    with (
-        mode
-    ):  # each a tensor of its own: two that are one, as zeros or slow ones may be, would be taken for each other
+    with mode:
+        # Each a tensor of its own: two that are one, as zeros or slow ones may be, would be taken for each other.
         fast = {key: value.clone() for key, value in _results(started).items()}
     stepped = _record(mode, step, {**support, **fixed, **fast})
     predicted = _record(mode, predict, {name: queries, **fixed, **fast})
@@ -126,12 +127,17 @@ def _inputs(mode: FakeTensorMode, name: str, shape: Sequence[int], sizes: Sizes 
 
 def _fake(mode: FakeTensorMode, name: str, value: Tensor, free: tuple[int, ...] = ()) -> Tensor:
     """A stand-in for `value` without data, its dimensions in `free` being symbols."""
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
     sizes = [DimDynamic.DYNAMIC if d in free else DimDynamic.STATIC for d in range(value.dim())]
     context: StatelessSymbolicContext = StatelessSymbolicContext(dynamic_sizes=sizes)
     return mode.from_tensor(value, source=ConstantSource(name), symbolic_context=context)
 
 
 def _record(mode: FakeTensorMode, function: Callable[[Named], Named], named: Named) -> Traced:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     outputs: list[str] = []
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from edgemeta.contracts import Params, Support
 from edgemeta.data.episode import Pool, draw
 from edgemeta.errors import BadConfig, BadData, Diverged
+from edgemeta.learners.adam import Adam
 from edgemeta.learners.outer import Tasks, gradients
 from edgemeta.learners.protonet import protonet
 from edgemeta.learners.shards import gather
@@ -176,10 +177,8 @@ class _Run:
         self._relaxed, self._settings, self._pools, self._rng = relaxed, settings, pools, rng
         self._params, self._alpha = params, alpha
         self._loss = partial(task_loss, relaxed)
-        self._by_weights = torch.optim.Adam(params.values(), lr=settings.lr, weight_decay=settings.decay)
-        self._by_alpha = torch.optim.Adam(
-            alpha.values(), lr=settings.alpha_lr, betas=BETAS, weight_decay=settings.alpha_decay
-        )
+        self._by_weights = Adam(params.values(), settings.lr, decay=settings.decay)
+        self._by_alpha = Adam(alpha.values(), settings.alpha_lr, betas=BETAS, decay=settings.alpha_decay)
         self._guard = Guard(relaxed, settings.most_skips)
         self._losses: list[float] = []
 
@@ -210,20 +209,17 @@ class _Run:
         self._require(loss, done)
         self._losses.append(loss)
         extra = gradients(penalty(self._alpha), self._alpha) if penalty else {}
-        for cell, logits in self._alpha.items():
-            logits.grad = gradient[cell] + extra[cell] if cell in extra else gradient[cell]
-        self._by_alpha.step()
+        self._by_alpha.step([gradient[cell] + extra.get(cell, 0.0) for cell in self._alpha])
 
     def _move_weights(self, taught: Tasks, done: int) -> None:
         settings = self._settings
-        for group in self._by_weights.param_groups:
-            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done / settings.episodes)))
+        self._by_weights.lr = settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done / settings.episodes)))
         loss = self._loss(self._params, self._alpha, taught)
         self._require(float(loss.detach()), done)
         for name, value in gradients(loss, self._params).items():
             self._params[name].grad = value
         torch.nn.utils.clip_grad_norm_(self._params.values(), settings.clip)
-        self._by_weights.step()
+        self._by_weights.step([value.grad for value in self._params.values()])
 
     def _require(self, loss: float, done: int) -> None:
         if not math.isfinite(loss):

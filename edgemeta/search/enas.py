@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from edgemeta.learners.adam import Adam
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Trial
 
 TANH = 2.5  # bound of the logits: a policy that is certain of a slot explores it no more (Bello 2017, arXiv:1611.09940)
 CLIP = 0.2  # of the importance weights (Schulman 2017, arXiv:1707.06347)
 BOUND = 3.0  # of an advantage, in typical distances from the baseline: a zero must not drown all differences
-BETAS = (0.9, 0.999)  # of Adam
 
 
 class Draw(NamedTuple):
@@ -115,8 +115,7 @@ class _Controller:
         for part in self.params:
             part.data.uniform_(-0.1, 0.1, generator=rng)
             part.requires_grad_()
-        self._moments = [(torch.zeros_like(part), torch.zeros_like(part)) for part in self.params]
-        self._steps = 0
+        self._adam = Adam(self.params, 0.0)
 
     @torch.no_grad()
     def draw(self, *, rng: torch.Generator) -> tuple[tuple[int, ...], Tensor]:
@@ -140,16 +139,8 @@ class _Controller:
         return logp.gather(2, picks[..., None])[..., 0], -(logp.exp() * logp).sum(2)
 
     def descend(self, loss: Tensor, lr: float) -> None:
-        """A step of Adam (Kingma 2015, arXiv:1412.6980), written out because `torch.optim` takes seconds to import."""
-        self._steps += 1
-        with torch.no_grad():
-            for part, slope, (mean, square) in zip(
-                self.params, torch.autograd.grad(loss, self.params), self._moments, strict=True
-            ):
-                mean.lerp_(slope, 1 - BETAS[0])
-                square.lerp_(slope * slope, 1 - BETAS[1])
-                spread = (square / (1 - BETAS[1] ** self._steps)).sqrt() + 1e-8
-                part -= lr / (1 - BETAS[0] ** self._steps) * mean / spread
+        self._adam.lr = lr
+        self._adam.step(torch.autograd.grad(loss, self.params))
 
     def _logp(self, out: Tensor, slots: slice) -> Tensor:
         """LSTM outputs (n, slots, hidden) -> log-probabilities (n, slots, options)."""

@@ -12,6 +12,7 @@ import torch
 from edgemeta.contracts import Params, Support
 from edgemeta.data.episode import Pool, draw
 from edgemeta.errors import BadConfig, Diverged
+from edgemeta.learners.adam import Adam
 from edgemeta.learners.outer import Tasks, gradients
 from edgemeta.learners.protonet import protonet
 from edgemeta.learners.shards import gather
@@ -124,12 +125,10 @@ class _Run:
         logits = [value for name, value in self._slow.items() if name.startswith(LOGITS)]
         rates = [value for name, value in self._slow.items() if name.startswith(RATE)]
         self._weights = {name: value for name, value in self._slow.items() if not name.startswith((LOGITS, RATE))}
-        self._adam = torch.optim.Adam(
-            [
-                {"params": list(self._weights.values()), "weight_decay": settings.decay},
-                {"params": logits, "lr": settings.alpha_lr, "betas": BETAS, "weight_decay": settings.alpha_decay},
-                {"params": rates, "lr": settings.rate_lr},
-            ]
+        self._adams = (
+            Adam(self._weights.values(), 0.0, decay=settings.decay),
+            Adam(logits, settings.alpha_lr, betas=BETAS, decay=settings.alpha_decay),
+            Adam(rates, settings.rate_lr),
         )
         self._warm = round(settings.warmup * settings.episodes)
         self._losses: list[float] = []
@@ -172,11 +171,14 @@ class _Run:
         return drawn_tasks(self._pool, self._settings, count, way, query, rng=self._rng)
 
     def _move(self, gradient: Params, lr: float, progress: float) -> None:
-        self._adam.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * progress))
+        self._adams[0].lr = lr * 0.5 * (1 + math.cos(math.pi * progress))
         for name, value in self._slow.items():
             value.grad = gradient.get(name)
         torch.nn.utils.clip_grad_norm_(self._weights.values(), self._settings.clip)
-        self._adam.step()
+        for adam in self._adams:
+            slopes = [value.grad for value in adam.params]
+            if any(slope is not None for slope in slopes):  # the warm-up teaches weights alone
+                adam.step(slopes)
 
     def _require(self, loss: float, done: int) -> None:
         if not math.isfinite(loss):

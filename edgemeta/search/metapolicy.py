@@ -18,6 +18,7 @@ from torch import Tensor
 
 from edgemeta.contracts import Params
 from edgemeta.errors import BadData
+from edgemeta.learners.adam import Adam
 from edgemeta.space.space import Space
 from edgemeta.tasks import policy
 from edgemeta.tasks.policy import TaskGraph, task_graph
@@ -163,13 +164,11 @@ def _learn(
     params = knowledge.params
     trained = (name for name in params if name.startswith(prefixes) and not name.startswith("stat."))
     leaves = [params[name].requires_grad_() for name in trained]
-    optimizer = torch.optim.Adam(leaves, lr=lr)
+    optimizer = Adam(leaves, lr)
     for _ in range(steps):
         rows = torch.randint(len(lessons.shares), (BATCH,), generator=generator)
         loss = _loss(knowledge, lessons, rows)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        optimizer.step(torch.autograd.grad(loss, leaves, allow_unused=True))
     for value in leaves:
         value.requires_grad_(False)
 

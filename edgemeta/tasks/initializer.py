@@ -14,6 +14,7 @@ from torch import Tensor
 from edgemeta.contracts import Fast, Learner, Params, Support
 from edgemeta.data.episode import Pool
 from edgemeta.errors import BadConfig, nearest
+from edgemeta.learners.adam import Adam
 from edgemeta.learners.outer import STATISTICS, Meta, Tasks, asked, laid_out, meta_gradient, trained
 from edgemeta.learners.settings import Training, draw_tasks, largest
 from edgemeta.tasks.embedding import Embed, embed
@@ -138,12 +139,10 @@ def prepared(
     slow = slow | _units(described)
     target = _target(torch.tensor([place for place, _ in drawn]), slow[f"{MIX}2.bias"].shape[0], len(pools), sure)
     mix = {name: value.clone().requires_grad_() for name, value in slow.items() if name.startswith(MIX)}
-    optimizer = torch.optim.Adam(list(mix.values()), lr=0.02)
+    optimizer = Adam(mix.values(), 0.02)
     for _ in range(steps):
         loss = -(target * _logits(slow | mix, described).log_softmax(1)).sum(1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        optimizer.step(torch.autograd.grad(loss, list(mix.values())))
     return slow | {name: value.detach() for name, value in mix.items()}
 
 

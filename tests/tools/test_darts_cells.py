@@ -35,7 +35,7 @@ def test_only_other_networks_of_equal_latency_are_compared_with(problem):
 def test_too_few_equals_are_an_error_that_says_what_to_do(problem):
     cell = problem.space.sample(rng=Random(3))
     with pytest.raises(SystemExit, match="raise --band or ask for fewer --cells"):
-        bench.equals(problem, cell, bench.TRIES, 0.001, rng=Random(0))
+        bench.equals(problem, cell, 400, 0.001, rng=Random(0))
 
 
 def test_the_found_cell_is_held_against_the_mean_of_the_others():

@@ -4,8 +4,9 @@
 
 - `speedup_*`: the same search by 1, 2 and 4 processes of one worker each, on a PostgreSQL server of its own: seconds
   from the first command to the end of the last, start of Python included. Trainings are all that takes long
-  (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process. On two cores 4 processes
-  say what sharing costs, no more.
+  (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process;
+  `trained_s`: what the trainings took in all, which is more where processes hinder one another. On two cores four
+  processes say what sharing costs, no more.
 - `ask_ms_10k`: an `ask` of the searcher that `edgemeta search` takes by default, told 10^4 trials; the rows have all
   searchers that need no training of their own.
 - ledgers in SQLite of 10^2 to 10^5 trials: seconds to open and read, milliseconds to append, MiB that it takes here.
@@ -93,8 +94,9 @@ def shared_search(given: argparse.Namespace) -> Iterator[Row]:
             began = time.perf_counter()
             found = together(Path(folder), server.url, processes, given.trials, given.episodes)
             took_s = time.perf_counter() - began
+            trained_s = sum(trained(Path(folder) / "run0" / "ledger.sqlite"))
         alone_s, wanted = alone_s or took_s, wanted or found[0]
-        row = {"processes": processes, "took_s": took_s, "speedup": alone_s / took_s}
+        row = {"processes": processes, "took_s": took_s, "trained_s": trained_s, "speedup": alone_s / took_s}
         row["same"] = float(all(ranking == wanted for ranking in found))
         name = f"speedup_{processes}_workers_postgres"
         yield row, {name: row["speedup"]} if processes > 1 else {"search_s": took_s}
@@ -112,6 +114,13 @@ def together(place: Path, url: str, processes: int, trials: int, episodes: int) 
         raise SystemExit("a search failed; it says why above")
     notes = [json.loads((place / f"run{n}" / "search.json").read_text()) for n in range(processes)]
     return [[(row["picks"], row["score"]) for row in note["ranking"]] for note in notes]
+
+
+def trained(ledger: Path) -> list[float]:
+    """Seconds that each training of a ledger took, wherever it was."""
+    with closing(sqlite3.connect(ledger)) as connection:
+        rows = connection.execute("SELECT value_json FROM trial_user_attributes WHERE key = 'trial'").fetchall()
+    return [json.loads(json.loads(text))["seconds"] for (text,) in rows]
 
 
 def trials_of(count: int) -> Iterator[Trial]:
