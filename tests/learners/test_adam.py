@@ -14,7 +14,10 @@ def test_steps_are_those_of_torch(betas, decay):
     rng = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=rng) for shape in ((3, 4), (5,), ())]
     ours, theirs = ([value.clone().requires_grad_() for value in start] for _ in range(2))
-    mine, reference = Adam(ours, 0.1, betas=betas, decay=decay), torch.optim.Adam(theirs, 0.1, betas, weight_decay=decay)
+    mine, reference = (
+        Adam(ours, 0.1, betas=betas, decay=decay),
+        torch.optim.Adam(theirs, 0.1, betas, weight_decay=decay),
+    )
     for lr in (0.1, 0.05, 0.2, 0.001):
         slopes = [torch.randn(value.shape, generator=rng) for value in start]
         mine.lr = reference.param_groups[0]["lr"] = lr

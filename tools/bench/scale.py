@@ -65,6 +65,7 @@ def main() -> int:
     args.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="that share a search; 1 first")
     args.add_argument("--trials", type=int, default=32)
     args.add_argument("--episodes", type=int, default=150, help="of each training")
+    args.add_argument("--lookahead", type=int, default=8, help="networks under way at once, of all processes")
     args.add_argument(
         "--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000], help="of ledgers, in trials"
     )
@@ -92,7 +93,7 @@ def shared_search(given: argparse.Namespace) -> Iterator[Row]:
     for processes in given.processes:
         with tempfile.TemporaryDirectory() as folder, postgres.server() as server:
             began = time.perf_counter()
-            found = together(Path(folder), server.url, processes, given.trials, given.episodes)
+            found = together(Path(folder), server.url, processes, given)
             took_s = time.perf_counter() - began
             trained_s = sum(trained(Path(folder) / "run0" / "ledger.sqlite"))
         alone_s, wanted = alone_s or took_s, wanted or found[0]
@@ -102,12 +103,13 @@ def shared_search(given: argparse.Namespace) -> Iterator[Row]:
         yield row, {name: row["speedup"]} if processes > 1 else {"search_s": took_s}
 
 
-def together(place: Path, url: str, processes: int, trials: int, episodes: int) -> list[Any]:
+def together(place: Path, url: str, processes: int, given: argparse.Namespace) -> list[Any]:
     """The ranking that each process ends with."""
     pool = blob_pool(classes=CLASSES, seed=0, size=SIZE)
     np.savez(place / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(CLASSES), 10))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    asked = f"search {OPTIONS} --trials {trials} --rungs {episodes} --storage {url}"
+    size = f"--trials {given.trials} --rungs {given.episodes} --lookahead {given.lookahead}"
+    asked = f"search {OPTIONS} {size} --storage {url}"
     command = [sys.executable, "-m", "edgemeta.cli", *asked.split()]
     running = [subprocess.Popen([*command, "--run", f"run{n}"], cwd=place, env=environment) for n in range(processes)]
     if any(process.wait() for process in running):
