@@ -35,7 +35,7 @@ from edgemeta.learners.group import Group
 from edgemeta.learners.settings import recipe
 from edgemeta.lowering import bundle as bundles
 from edgemeta.nets.build import build
-from edgemeta.processes import place
+from edgemeta.processes import place, prepare
 from edgemeta.report import page
 from edgemeta.report.tables import table
 from edgemeta.search.claims import Claims
@@ -133,6 +133,7 @@ def pick(config: configs.Pick) -> str:
 @command(configs.Search, goes_on=configs.Task, locks=True)
 def search(config: configs.Search) -> str:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
+    prepare()
     folder, space = RunFolder(config.run), assemble.space_of(config)
     with folder.stage("data"):
         trainings = [recipe(config.learner)]

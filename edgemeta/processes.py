@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import NamedTuple
 
@@ -22,6 +23,12 @@ def context() -> ForkServerContext | SpawnContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(list(PRELOADED))
     return found
+
+
+def prepare() -> None:
+    """Let the process that workers are copies of begin to import, while this one has other things to do."""
+    if isinstance(context(), ForkServerContext):
+        forkserver.ensure_running()
 
 
 def settle() -> None:

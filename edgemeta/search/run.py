@@ -27,7 +27,7 @@ from edgemeta.types import Arch, Op, Trial
 
 ETA = 3  # successive halving keeps one in three (Jamieson & Talwalkar 2016, arXiv:1502.07943)
 LOOKAHEAD = 4  # proposals under way before the oldest is told, whatever the number of workers
-POLL_S = (0.1, 1.0)  # between two looks at what other processes have done: at first, and at most
+POLL_S = (0.25, 1.0)  # between two looks at what other processes have done: at first, and at most
 NEW_TRIES = 300  # proposals in a row that bring nothing new before a search counts as exhausted
 FAILED = "failed: "  # what the status of a failed trial begins with ...
 CRASHED = f"{FAILED}crashed, "  # ... where its network is not to blame ...

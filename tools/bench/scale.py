@@ -2,11 +2,10 @@
 
     python tools/bench/scale.py --json scale.json
 
-- `speedup_*`: the same search by 1, 2 and 4 processes of one worker each, on a PostgreSQL server of its own: seconds
-  from the first command to the end of the last, start of Python included. Trainings are all that takes long
-  (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process;
-  `trained_s`: what the trainings took in all, which is more where processes hinder one another. On two cores four
-  processes say what sharing costs, no more.
+- `speedup_*`: the same search by 1 and 2 processes (`--processes`) of one worker each, on a PostgreSQL server of its own:
+  seconds from the first command to the end of the last, start of Python included. Trainings are all that takes long
+  (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process; `trained_s`: what the
+  trainings took in all, which is more where processes hinder one another.
 - `ask_ms_10k`: an `ask` of the searcher that `edgemeta search` takes by default, told 10^4 trials; the rows have all
   searchers that need no training of their own.
 - ledgers in SQLite of 10^2 to 10^5 trials: seconds to open and read, milliseconds to append, MiB that it takes here.
@@ -62,8 +61,8 @@ OPTIONS = (
 
 def main() -> int:
     args = parser(__doc__.split("\n")[0])
-    args.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="that share a search; 1 first")
-    args.add_argument("--trials", type=int, default=32)
+    args.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that share a search; 1 first")
+    args.add_argument("--trials", type=int, default=64)
     args.add_argument("--episodes", type=int, default=150, help="of each training")
     args.add_argument("--lookahead", type=int, default=8, help="networks under way at once, of all processes")
     args.add_argument(
