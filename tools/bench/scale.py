@@ -2,9 +2,9 @@
 
     python tools/bench/scale.py --json scale.json
 
-- `speedup_*`: the same search by 1 and 2 processes (`--processes`) of one worker each, on a PostgreSQL server of its own:
-  seconds from the first command to the end of the last, start of Python included. Trainings are all that takes long
-  (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process; `trained_s`: what the
+- `speedup_*`: the same search by 1 and 2 processes (`--processes`) of one worker each, on a PostgreSQL server of its
+  own: seconds from the first command to the end of the last, start of Python included. Trainings are all that takes
+  long (`--episodes` each, synthetic images). `same`: every ranking is that of the lone process; `trained_s`: what the
   trainings took in all, which is more where processes hinder one another.
 - `ask_ms_10k`: an `ask` of the searcher that `edgemeta search` takes by default, told 10^4 trials; the rows have all
   searchers that need no training of their own.
