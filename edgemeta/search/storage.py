@@ -115,11 +115,11 @@ class Database:
         self._file = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
     def run(self, verb: str, work: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> T:
-        def once() -> T:
-            with self._engine.begin() as connection:
-                return work(connection)
+        return patiently(lambda: self.once(work), verb, self.place, patience_s=patience_s)
 
-        return patiently(once, verb, self.place, patience_s=patience_s)
+    def once(self, work: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            return work(connection)
 
     def close(self) -> None:
         self._engine.dispose()

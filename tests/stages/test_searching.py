@@ -7,13 +7,14 @@ import time
 from contextlib import closing
 
 import numpy as np
+import optuna
 import pytest
 
 from edgemeta import pipeline
 from edgemeta.errors import EdgemetaError
 from edgemeta.latency import profile as profiles
 from edgemeta.search import claims
-from edgemeta.search.storage import Database, address
+from edgemeta.search.storage import Database, address, plain
 from edgemeta.stages import assemble
 from tests import postgres
 from tests.blobs import blob_pool
@@ -72,10 +73,25 @@ def test_the_search_of_a_machine_that_is_killed_ends_as_if_it_had_not_been(asked
     pipeline.search(**shared, run=tmp_path / "one")
     pipeline.search(**asked, run=tmp_path / "lone")
     assert ranking(tmp_path / "one") == ranking(tmp_path / "lone")
+    assert (
+        len(set(trained(server.url)))
+        == len(trained(server.url))
+        == len(trained(f"sqlite:///{tmp_path}/lone/ledger.sqlite"))
+    )
     told = json.dumps(read(tmp_path / "one"))
     assert postgres.PASSWORD not in told and "edge:***@" in told
     pipeline.report(run=tmp_path / "one", progress=False)  # from what the folder holds
     assert postgres.PASSWORD not in (tmp_path / "one" / "report.html").read_text()
+
+
+def trained(url):
+    """Network and episodes of every training, in any study."""
+    storage = optuna.storages.RDBStorage(plain(address(url)))
+    studies = [storage.get_all_trials(study._study_id) for study in storage.get_all_studies()]
+    rows = [json.loads(trial.user_attrs["trial"]) for trials in studies for trial in trials]
+    storage.remove_session()
+    storage.engine.dispose()
+    return [(tuple(row["arch"]["picks"]), row["fidelity"]) for row in rows]
 
 
 def _claimed(database):

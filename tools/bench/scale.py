@@ -219,8 +219,8 @@ def tasks_per_s(pool: Pool, learner: str, workers: int, episodes: int = 160) -> 
         def run(training: Any) -> None:
             train(own, slow, [pool], training, rng=np.random.default_rng(0), team=team)
 
-        run(recipe(learner).lasting(8))  # processes start
-        return episodes / took_s(lambda: run(recipe(learner).lasting(episodes)))
+        run(recipe(learner).split(2).lasting(8))  # processes start
+        return episodes / took_s(lambda: run(recipe(learner).split(2).lasting(episodes)))
 
 
 if __name__ == "__main__":
