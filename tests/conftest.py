@@ -15,6 +15,7 @@ import torch
 
 from edgemeta.space.presets import tiny as tiny_space
 from edgemeta.space.space import Space
+from tests import postgres
 
 torch.set_num_threads(1)
 # Derandomised, so that a failure is found again; no deadline, because a busy machine is not a bug.
@@ -54,3 +55,10 @@ def rng() -> Random:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """A server that knows nothing."""
+    with postgres.server() as running:
+        yield running

@@ -7,22 +7,15 @@ import pytest
 from edgemeta.errors import BadConfig
 from edgemeta.search.claims import Claims
 from edgemeta.search.storage import Database, address, shown
-from tests import postgres
 
 GRACE_S = 0.6
-
-
-@pytest.fixture(scope="module")
-def servers():
-    with postgres.server() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shared.sqlite"
-    found = request.getfixturevalue("servers").url
+    found = request.getfixturevalue("postgresql").url
     database = Database(address(found))
     for table in ("members", "claims", "weights", "notes"):
         database.run("clear", lambda on, table=table: on.exec_driver_sql(f"DROP TABLE IF EXISTS edgemeta_{table}"))

@@ -14,20 +14,13 @@ from edgemeta.search.claims import Claims
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.run import Search
 from edgemeta.search.storage import Database, address
-from tests import postgres
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres.server() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         return address(f"sqlite:///{tmp_path}/shared.sqlite")
-    return address(request.getfixturevalue("server").url)
+    return address(request.getfixturevalue("postgresql").url)
 
 
 def searched(problem, url, folder, **how):
@@ -73,16 +66,16 @@ def test_another_s_failure_is_a_failure_here(problem, url, tmp_path, monkeypatch
                 each.result()
 
 
-def test_a_server_that_restarts_is_waited_for(problem, server, tmp_path, monkeypatch):
+def test_a_server_that_restarts_is_waited_for(problem, postgresql, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PAUSE_S", (0.05, 0.2))
-    url, jobs, real = address(server.url), Counter(), run.run_job
+    url, jobs, real = address(postgresql.url), Counter(), run.run_job
     problem = replace(problem, seed=3)
 
     def run_job(job):
         jobs.update([job.weights])
         if len(jobs) == 3:
-            server.stop()
-            server.start()
+            postgresql.stop()
+            postgresql.start()
         return real(job)
 
     monkeypatch.setattr(run, "run_job", run_job)

@@ -26,12 +26,6 @@ CODE = (
 )
 
 
-@pytest.fixture(scope="module")
-def server():
-    with postgres.server() as running:
-        yield running
-
-
 @pytest.fixture
 def asked(tmp_path):
     """A search of a second or two."""
@@ -60,11 +54,11 @@ def machine(tmp_path, settings):
 
 
 @pytest.mark.timeout(120)
-def test_the_search_of_a_machine_that_is_killed_ends_as_if_it_had_not_been(asked, server, tmp_path, monkeypatch):
+def test_the_search_of_a_machine_that_is_killed_ends_as_if_it_had_not_been(asked, postgresql, tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "GRACE_S", 1.0)
-    shared = asked | {"storage": server.url}
+    shared = asked | {"storage": postgresql.url}
     other = machine(tmp_path, shared | {"run": tmp_path / "other"})
-    with closing(Database(address(server.url))) as database:
+    with closing(Database(address(postgresql.url))) as database:
         end = time.monotonic() + 60
         while not _claimed(database) and time.monotonic() < end:
             time.sleep(0.05)
@@ -74,8 +68,8 @@ def test_the_search_of_a_machine_that_is_killed_ends_as_if_it_had_not_been(asked
     pipeline.search(**asked, run=tmp_path / "lone")
     assert ranking(tmp_path / "one") == ranking(tmp_path / "lone")
     assert (
-        len(set(trained(server.url)))
-        == len(trained(server.url))
+        len(set(trained(postgresql.url)))
+        == len(trained(postgresql.url))
         == len(trained(f"sqlite:///{tmp_path}/lone/ledger.sqlite"))
     )
     told = json.dumps(read(tmp_path / "one"))
