@@ -31,7 +31,8 @@ GRAPHS = ("body", "adapt", "classify")  # the first where the learner works on f
 MAX_MANIFEST_BYTES, MAX_FILE_BYTES = 2**20, 2**28
 CLOCK_REALTIME_COARSE = 5  # of linux/time.h; Python has no name for it
 LOCK_S = 60.0  # longest wait for another process that writes the same state
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError, zipfile.error)
+DAMAGE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError,
+          zipfile.error)  # fmt: skip
 Name = Union[str, "os.PathLike[str]"]
 
 

@@ -68,6 +68,10 @@ DAMAGE = {
     "cut manifest": (damaged("manifest.json", lambda data: data[: len(data) // 2]), "damaged"),
     "huge manifest": (damaged("manifest.json", lambda data: b" " * (2**20 + 1)), "larger than"),
     "deep manifest": (damaged("manifest.json", lambda data: b"[" * 200_000), "damaged"),
+    "endless size": (
+        damaged("manifest.json", lambda data: data.replace(b'"bytes": ', b'"bytes": -1e999, "was": ')),
+        "damaged",
+    ),
     "list": (damaged("manifest.json", lambda data: b"[1]"), "damaged"),
     "newer format": (
         damaged("manifest.json", lambda data: data.replace(b'"version": 2', b'"version": 3')),
