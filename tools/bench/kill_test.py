@@ -45,6 +45,7 @@ from tests.blobs import blob_pool
 
 ORPHAN_S = 10.0
 MOST_S = 300.0  # for a command
+GROWS = 1.05  # the time that it may take, from kill to kill
 MARK = "EDGEMETA_KILL_TEST"
 TASK = (
     "--space tiny --in-shape 1,12,12 --data npz --root blobs.npz --cache cache --device null --latency-ms 0.06 "
@@ -132,7 +133,7 @@ def timed(work: Callable[[], None]) -> float:
 
 
 def disturbed(root: Path, stage: str, took_s: float, found: Found, rng: random.Random) -> None:
-    """Start and kill a command until it comes to its end before that."""
+    """Start and kill a command until it comes to its end before that; a busy machine gives it more time each time."""
     while True:
         finished, mark = finished_trials(root), uuid.uuid4().hex
         process = started(root, stage, mark)
@@ -142,6 +143,7 @@ def disturbed(root: Path, stage: str, took_s: float, found: Found, rng: random.R
             process.send_signal(signal.SIGKILL)
             process.wait()
             found.kills += 1
+            took_s *= GROWS
             code = None
         where = f"{stage}, kill {found.kills}"
         found.orphans += [f"{where}: {left}" for left in orphans(mark)]
