@@ -33,12 +33,24 @@ def load_npz(*, in_shape: Shape, root: Path | None, cache: Path, seed: int) -> D
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise BadData(f"cannot read {path}: {reason}; {_NEXT}") from error
-    images, y = _images(x, in_shape, path), y.astype(str) if y.dtype.kind == "S" else y
+    images, y = _images(x, in_shape, path), _labels(y, path)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise BadData(f"{path}: y names {len(classes)} class, and few-shot learning tells classes apart; add a second")
     names, scale = tuple(map(str, classes)), BYTE if images.dtype == np.uint8 else 1.0
     return Dataset("npz", images, labels.astype(np.int64), names, by_class(len(names), seed=seed), scale)
+
+
+def _labels(y: np.ndarray, path: Path) -> np.ndarray:
+    """Whole numbers, or names that are text."""
+    if y.dtype.kind == "U":
+        points = np.ascontiguousarray(y).view(np.uint32 if y.dtype.isnative else np.dtype(np.uint32).newbyteorder())
+        if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():  # numpy looks at none of them
+            raise BadData(f"{path}: names in y hold characters that do not exist; {_NEXT}")
+    try:
+        return y.astype(str) if y.dtype.kind == "S" else y
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path}: names in y are bytes beyond ASCII; give text, or whole numbers") from error
 
 
 def _check_header(path: Path) -> None:

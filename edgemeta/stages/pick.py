@@ -178,11 +178,19 @@ def _far(choice: Choice, problem: Problem) -> float:
     return violation(problem.bound(choice.member.arch), problem.cap) if choice.over else 0.0
 
 
+def _require_images(root: Path) -> None:
+    """Of each class, before anything takes time."""
+    for folder in sorted(path for path in root.glob("*") if path.is_dir() and path.name[0] != "."):
+        if not any(path.is_file() for path in folder.rglob("*")):
+            raise BadData(f"class {folder.name!r} in {root} holds no readable image; add some or remove it")
+
+
 def _images(config: configs.Pick, zoo: Zoo) -> tuple[DataSpec, Dataset]:
     """The user's images as the networks have seen theirs: bright ink where those were of one channel."""
     shape = zoo.space.in_shape
     ink = "bright" if zoo.ink_high and shape[0] == 1 else "as-is"
     spec = DataSpec("folder", str(config.images.resolve()), "", shape, 0, ink)
+    _require_images(config.images)
     data = load("folder", in_shape=shape, root=config.images, cache=Path(), ink=ink)  # a folder changes: read it anew
     if not (config.images / data.class_names[0]).is_dir():
         raise BadData(

@@ -38,12 +38,15 @@ def run_enroll(device: Device, arguments: argparse.Namespace) -> None:
     found = readable(device, [path for path in files_below(root) if path.parent != root])
     names = [path.relative_to(root).parts[0] for path, _ in found]
     empty = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."} - set(names)
-    if empty or not names:
-        which = f"class {min(empty)!r} in {root}" if empty else f"{root}: no class directory"
-        raise DeviceError(f"{which} holds no readable image; add some{' or remove it' if empty else ''}")
+    if empty:
+        raise DeviceError(f"class {min(empty)!r} in {root} holds no readable image; add some or remove it")
+    if not names:
+        raise DeviceError(f"{root} has no folders of images; make one for each class and put its images there")
     with device.updating(arguments.state):
         device.enroll_examples([example for _, example in found], names)
     print(f"{len(found)} images enrolled; examples by class: {_json(device.counts)}")
+    if len(device.names) == 1:
+        print("one class alone is the answer to every image; teach another", file=sys.stderr)
 
 
 def run_forget(device: Device, arguments: argparse.Namespace) -> None:

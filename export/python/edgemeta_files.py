@@ -68,7 +68,9 @@ def load_bundle(folder: Name) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise ValueError(f"its format is {str(manifest['format'])[:40]!r}, not {FORMAT!r}")
         if manifest["version"] != VERSION:
             other = f"{folder} is a bundle of version {str(manifest['version'])[:9]}, this runtime reads {VERSION}"
-            raise DeviceError(f"{other}; run the edgemeta_device.py that the bundle holds")
+            raise DeviceError(
+                f"{other}; run it with the edgemeta_device.py that came with it, or export the bundle again"
+            )
         wanted = GRAPHS if manifest["learner"]["on"] == "features" else GRAPHS[1:]
         graphs = {name: _verified(folder, manifest, name) for name in wanted}
         if manifest["id"] != _identity(manifest, wanted):

@@ -70,6 +70,9 @@ def _nan():
         ({"x": _nan(), "y": Y}, r"1 examples hold NaN or infinity, first x\[5\]"),
         ({"x": X * 1e300, "y": Y}, "hold NaN or infinity"),
         ({"x": X[:, :4], "y": Y}, "has examples of 1x4x5, not 1x6x5; set in_shape to 1x4x5"),
+        ({"x": X, "y": np.full(8, 0x110000, np.uint32).view("U1")}, "characters that do not exist"),
+        ({"x": X, "y": np.full(8, 0xD800, np.uint32).view("U1")}, "characters that do not exist"),
+        ({"x": X, "y": np.array([b"\xff"] * 8)}, "bytes beyond ASCII"),
         ({"x": np.array([{}] * 8), "y": Y}, "holds Python objects, which are never unpickled"),
     ],
 )

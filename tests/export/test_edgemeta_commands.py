@@ -156,7 +156,7 @@ def test_mistakes_are_one_line_and_code_2(runtime, folder, state, tmp_path, draw
     mistakes = {
         "missing": ["info", tmp_path / "nothing"],
         "is not a folder": ["enroll", folder, tmp_path / "nothing"],
-        "no class directory holds": ["enroll", folder, tmp_path / "empty", *at],
+        "has no folders of images": ["enroll", folder, tmp_path / "empty", *at],
         "class 'nothing'": ["enroll", folder, bare, *at],
         "class 'texts'": ["enroll", folder, mixed, *at],
         "keep='all' is unknown": ["enroll", folder, mixed, "--keep", "all", *at],

@@ -75,7 +75,7 @@ DAMAGE = {
     "list": (damaged("manifest.json", lambda data: b"[1]"), "damaged"),
     "newer format": (
         damaged("manifest.json", lambda data: data.replace(b'"version": 2', b'"version": 3')),
-        "bundle of version 3, this runtime reads 2; run the edgemeta_device.py",
+        "bundle of version 3, this runtime reads 2; run it with the edgemeta_device.py",
     ),
     "older format": (
         damaged("manifest.json", lambda data: data.replace(b'"version": 2', b'"version": 1')),
