@@ -66,7 +66,10 @@ def server() -> Iterator[Server]:
     with TemporaryDirectory(prefix="edgemeta-pg-") as place:
         if user:
             shutil.chown(place, user)
-        started = Server(found[-1].parent, Path(place), user)
+        try:
+            started = Server(found[-1].parent, Path(place), user)
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"PostgreSQL does not start here: {error}")
         try:
             yield started
         finally:

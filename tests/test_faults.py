@@ -14,6 +14,7 @@ import pytest
 from edgemeta import pipeline
 from tests.blobs import blob_pool
 
+pytestmark = pytest.mark.timeout(180)  # commands in processes of their own, beside whatever else a machine does
 ROOT = Path(__file__).resolve().parents[1]
 TASK = {
     "space": "tiny", "in_shape": (1, 12, 12), "data": "npz", "root": "blobs.npz", "cache": "cache", "device": "null",

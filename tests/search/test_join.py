@@ -16,6 +16,9 @@ from edgemeta.search.run import Search
 from edgemeta.search.storage import Database, address
 
 
+pytestmark = pytest.mark.timeout(180)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
