@@ -15,7 +15,6 @@ from edgemeta.search.ledger import Ledger
 from edgemeta.search.run import Search
 from edgemeta.search.storage import Database, address
 
-
 pytestmark = pytest.mark.timeout(180)
 
 
