@@ -135,8 +135,10 @@ class Database:
             return
         with self._engine.connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LAYOUT})
-            yield
-            connection.invalidate()  # which lets go
+            try:
+                yield
+            finally:
+                connection.invalidate()  # which lets go; a connection that is kept would keep the lock
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Several processes on one storage: each network is trained by one of them, whatever becomes of the others."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -104,6 +105,14 @@ def test_weights_and_notes_of_one_are_there_for_the_other(join, tmp_path):
         assert two.kept() == {"a"} and two.bring(brought) and brought.read_bytes() == b"\x00weights"
         assert two.noted("x") is None
         assert one.note_once("x", "first") == two.note_once("x", "second") == two.noted("x") == "first"
+
+
+def test_a_layout_that_fails_keeps_nobody_waiting(url):
+    with closing(Database(address(url))) as one, closing(Database(address(url))) as two:
+        with pytest.raises(KeyError), one.alone():
+            raise KeyError
+        with two.alone():
+            assert two.run("read", lambda on: on.exec_driver_sql("SELECT 1").scalar()) == 1
 
 
 @pytest.mark.parametrize(
