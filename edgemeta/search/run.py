@@ -238,7 +238,7 @@ class Search:
                 known = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
                 running.append(_Asked(arch, rung, self.problem.weights_of(arch, self.problem.rungs[rung]), known))
                 self._start()
-                if len(running) >= max(self.lookahead, self.workers):
+                if len(running) >= (self.lookahead if self.claims else max(self.lookahead, self.workers)):
                     self._finish(bar)
             while running:
                 self._finish(bar)

@@ -25,7 +25,7 @@ def url(request, tmp_path):
     return address(request.getfixturevalue("postgresql").url)
 
 
-def searched(problem, url, folder, **how):
+def searched(problem, url, folder, workers=1):
     """One process's search, on a worker thread, with a folder of its own."""
     own = replace(problem, weights=folder / "weights")
     with (
@@ -35,7 +35,7 @@ def searched(problem, url, folder, **how):
         ThreadPoolExecutor(1) as executor,
     ):
         searcher = SEARCHERS["evolution"](own.space, seed=0)
-        made = Search(own, searcher, "evolution", book, executor, 1, progress=False, claims=claims)
+        made = Search(own, searcher, "evolution", book, executor, workers, progress=False, claims=claims)
         ranking = made.run(trials=8, seconds=100)
         return [(trial.arch, trial.score, trial.fidelity) for trial in ranking], book.trials()
 
@@ -53,6 +53,12 @@ def test_two_processes_end_where_one_does(problem, url, start, tmp_path, monkeyp
     assert len(names) == len(set(names)) == len(found[0][1]) == len(found[1][1])
     parts = Counter(path.rpartition("/weights")[0] for path in trained)
     assert len(parts) == 2, "both have trained"
+
+
+def test_a_process_of_many_workers_proposes_what_the_others_do(problem, start, tmp_path):
+    wanted = [(trial.arch, trial.score, trial.fidelity) for trial in start(problem).run(trials=8, seconds=100)]
+    found, _ = searched(problem, address(f"sqlite:///{tmp_path}/shared.sqlite"), tmp_path / "one", workers=7)
+    assert found == wanted
 
 
 def test_another_s_failure_is_a_failure_here(problem, url, tmp_path, monkeypatch):
