@@ -21,6 +21,7 @@ SEEDS = 2**63  # torch, numpy and random all take what is below
 MAY_BE_OFF = ("patience", "front", "shards")  # settings that 0 turns off
 MOST_AT_ONCE = 256  # threads or processes
 LONGEST_S = 3600.0  # a machine an hour later is another machine
+HOST = "host"  # what `--device` calls this machine
 SOURCES = "edgemeta.data.sources:SOURCES"
 SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -53,7 +54,7 @@ class Common:
 class Budget(Common):
     """What a network is for, and what it may cost there."""
 
-    device: str = setting("host", "device: 'host' (this machine, timed on first use), a profile's name or its file")
+    device: str = setting(HOST, "device: 'host' (this machine, timed on first use), a profile's name or its file")
     latency_ms: float = setting(math.inf, "cap on the latency of one inference", unit="ms")
     ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")

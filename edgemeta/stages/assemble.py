@@ -36,7 +36,7 @@ from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Profile
 
-HOST = "host"
+HOST = configs.HOST
 
 
 def kept_settings(config: configs.Common, kind: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from edgemeta.stages.meters import FarmMeter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Profile
 
-HOST = "host"  # as `assemble` has it
 NOTE = "farm"  # of the run folder: with what each device was profiled
 
 
@@ -46,7 +45,7 @@ def check(config: configs.Profile | configs.Search) -> None:
     found = inventory.read(config.devices)
     if isinstance(config, configs.Profile):
         found.only(config.only)
-    elif config.device == HOST:
+    elif config.device == configs.HOST:
         known = nearest("", {device.kind for device in found.devices})
         raise BadConfig(f"--devices needs --device, one of {config.devices}: {known}")
     else:
@@ -85,8 +84,8 @@ def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profi
     """The profile of the device, or of one that is like it, in the run folder; measured now where there is none."""
     alike = _alike(config)
     for device in alike:
-        if _path(folder, space, device).exists():
-            kept, asked = profiles.load(_path(folder, space, device)), _asked(config)
+        if _path(folder, space.name, device).exists():
+            kept, asked = profiles.load(_path(folder, space.name, device)), _asked(config)
             if (kept.threads, kept.precision) == (device.threads or asked.threads, device.precision or asked.precision):
                 return kept
     lost: dict[str, str] = {}
@@ -119,8 +118,8 @@ def _asked(config: configs.Search) -> configs.Profile:
     return configs.make(configs.Profile, {"run": config.run, "seed": config.seed, "progress": config.progress})
 
 
-def _path(folder: RunFolder, space: Space, device: Device) -> Path:
-    return folder.root / f"profile-{space.name}-{device.name}.json"
+def _path(folder: RunFolder, space: str, device: Device) -> Path:
+    return folder.root / f"profile-{space}-{device.name}.json"
 
 
 def _profiled(
@@ -148,7 +147,7 @@ def _profiled(
             for _, name, profile in answers:
                 if name:
                     device = by_name[name]
-                    profiles.save(profile, _path(folder, space, device))
+                    profiles.save(profile, _path(folder, space.name, device))
                     _note(folder, device, settings_of(device, config, space))
                     yield device, profile
         lost.update(farm.lost)
@@ -169,7 +168,7 @@ def _kits(wanted: Mapping[Device, Settings], folder: Path, space: Space) -> dict
 
 def _told(folder: RunFolder, space: Space, device: Device, made: Profile) -> str:
     counts = f"{len(made.ops)} operators, {len(made.nets)} networks"
-    first = f"{made.device}: {counts} -> {_path(folder, space, device)}"
+    first = f"{made.device}: {counts} -> {_path(folder, space.name, device)}"
     return "\n".join([first, *(f"  doubt: {doubt}" for doubt in made.doubts)])
 
 
@@ -185,7 +184,7 @@ def _note(folder: RunFolder, device: Device, settings: Settings) -> None:
 
 def _before(folder: RunFolder, device: Device, settings: Settings) -> str:
     """What to tell of a profile that is there already; "" where there is none."""
-    path = folder.root / f"profile-{settings.space}-{device.name}.json"
+    path = _path(folder, settings.space, device)
     noted = (folder.read(NOTE) or {}).get(f"{settings.space} {device.name}")
     if noted != _identity(device, settings) or not path.exists():
         return ""
