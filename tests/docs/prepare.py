@@ -10,6 +10,7 @@ Images are handwritten digits, or the built-in glyphs where more than ten classe
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def images(folder: str, *, names: Sequence[str] | int = 3, each: int = 5, size: 
             path = Path(folder) / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             _picture(picture, size, color, position).save(path)
+
+
+def run(folder: str, *, device: str = "null") -> None:
+    """A run folder of `edgemeta pick`, with a bundle that knows three classes."""
+    from edgemeta import pipeline
+
+    with tempfile.TemporaryDirectory() as teach:
+        images(teach)
+        pipeline.pick(run=folder, device=device, images=teach, progress=False)
 
 
 def photos(folder: str, *, classes: int = 3, each: int = 2, size: int = 28, color: bool = False) -> None:

@@ -23,6 +23,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.docs import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 HOME, SHARED = Path(os.environ.get("HOME", "/")), Path(os.environ.get("EDGEMETA_DOCS_SHARED", "/"))
 SHORT = os.environ.get("EDGEMETA_DOCS") != "whole"
@@ -31,11 +33,11 @@ OPTION = re.compile(r"-[BbcDEeFIiJLlmOopQRSWw]")  # of ssh, those with a value
 
 
 def edgemeta(arguments: list[str]) -> int:
-    from tests.docs import short
-
     if arguments[:1] == ["serve"] and "--out" not in arguments and not {"-h", "--help"} & set(arguments):
         return serve(arguments)
-    return short.main(arguments) if SHORT else short.as_it_stands(arguments)
+    if SHORT:
+        return warm.ask(os.environ["EDGEMETA_DOCS_WARM"], arguments)
+    return subprocess.call([sys.executable, "-m", "edgemeta.cli", *arguments])
 
 
 def serve(arguments: list[str]) -> int:

@@ -28,7 +28,7 @@ NEEDED = {
 class Reader:
     """What a page's blocks share. Servers start when a block first needs them, and a page that has none is skipped."""
 
-    def __init__(self, place: Path, stack: ExitStack, *, whole: bool, shared: Path):
+    def __init__(self, place: Path, stack: ExitStack, *, whole: bool, shared: Path, warm: str):
         self.folder, self.home, self._bin = place / "folder", place / "home", place / "bin"
         self._stack, self._have, self.told = stack, set[str](), list[str]()
         for path in (self.folder, self.home / ".cache", self._bin):
@@ -47,6 +47,7 @@ class Reader:
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "EDGEMETA_DOCS": "whole" if whole else "short",
             "EDGEMETA_DOCS_SHARED": str(shared),
+            "EDGEMETA_DOCS_WARM": warm,
             **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
         }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,8 @@ PAGES = [*ALWAYS, *REST, *sorted(f"docs/{path.name}" for path in (ROOT / "docs")
 ASKED = os.environ.get("EDGEMETA_DOCS", "")
 SHORTER_S = 600 if ASKED != "whole" else 7200
 
+ONE_THREAD = {**os.environ, **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}}
+
 # Blocks that run nowhere here, and why. A new one is a decision: it is written on the page and here.
 SKIPS: dict[str, list[str]] = {
     "docs/mobile.md": ['"Android: no Gradle and no device here"', '"iOS: no Xcode here"'],
@@ -51,10 +54,21 @@ def shared(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """The socket of the process that answers `edgemeta`."""
+    address = str(tmp_path_factory.mktemp("warm") / "socket")
+    command = [sys.executable, "-m", "tests.docs.warm", address]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ONE_THREAD) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield address
+        process.stdin.close()
+
+
 @pytest.fixture
-def reader(tmp_path, shared, monkeypatch):
+def reader(tmp_path, shared, warm, monkeypatch):
     with ExitStack() as stack:
-        made = Reader(tmp_path, stack, whole=ASKED == "whole", shared=shared)
+        made = Reader(tmp_path, stack, whole=ASKED == "whole", shared=shared, warm=warm)
         monkeypatch.chdir(made.folder)
         monkeypatch.setattr(sys, "path", [*sys.path])
         before = set(sys.modules)
