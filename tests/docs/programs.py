@@ -28,7 +28,7 @@ from tests.docs import warm
 ROOT = Path(__file__).resolve().parents[2]
 HOME, SHARED = Path(os.environ.get("HOME", "/")), Path(os.environ.get("EDGEMETA_DOCS_SHARED", "/"))
 SHORT = os.environ.get("EDGEMETA_DOCS") != "whole"
-OTHER = {"optuna-dashboard", "psycopg2-binary"}  # packages that pages name beside ours
+OTHER = {"torch", "optuna-dashboard", "psycopg2-binary", "pre-commit"}  # packages that pages name beside ours
 OPTION = re.compile(r"-[BbcDEeFIiJLlmOopQRSWw]")  # of ssh, those with a value
 
 
@@ -71,7 +71,7 @@ def make(arguments: list[str]) -> int:
 
 def pip(arguments: list[str]) -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [argument for argument in arguments[1:] if not argument.startswith("-")]
+    asked = re.sub(r"-[cr] \S+|-\S+", "", " ".join(arguments[1:])).split()
     ours = [found for found in map(re.compile(r"(edgemeta|\.)\[([\w,-]+)\]").fullmatch, asked) if found]
     plain = [name for name in asked if not any(name == found[0] for found in ours)]
     extras = [extra for found in ours for extra in found[2].split(",")]

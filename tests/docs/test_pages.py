@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import SkipTest
 
@@ -36,16 +37,18 @@ ONE_THREAD = {**os.environ, **{f"{library}_NUM_THREADS": "1" for library in ("OM
 
 # Blocks that run nowhere here, and why. A new one is a decision: it is written on the page and here.
 SKIPS: dict[str, list[str]] = {
+    "tools/README.md": ['"benchmarks take hours; CI runs them by themselves"', '"the end of a script"'],
+    "docs/nni.md": [
+        'if(not found("nni"), "NNI is not installed here; `make nni` has it")',
+        '"changes the firewall of the machine"',
+    ],
+    "docs/scale.md": ['if(not has("optuna-dashboard"), "optuna-dashboard is not installed here")'],
     "docs/mobile.md": ['"Android: no Gradle and no device here"', '"iOS: no Xcode here"'],
 }
 
 
 def parsed(page: str) -> Document:
     return Document.parse(str(ROOT / page), blocks.blocks, SkipParser())
-
-
-def has(program: str) -> bool:
-    return shutil.which(program) is not None
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +95,7 @@ def shorter(monkeypatch):
 @pytest.mark.parametrize("page", PAGES if ASKED in ("all", "whole") else ALWAYS)
 def test_every_block_of_the_page_runs(page, reader, shorter):
     document = parsed(page)
-    document.namespace.update(reader=reader, has=has, __name__="__main__")
+    document.namespace.update(reader=reader, has=shutil.which, found=find_spec, __name__="__main__")
     ran, skipped = 0, []
     for example in document.examples():
         try:
