@@ -84,7 +84,7 @@ RULES: dict[str, Callable[[Example], object]] = {
     "python": _run_python,
     "json": lambda example: json.loads(example.parsed.text),
     "toml": lambda example: tomllib.loads(example.parsed.text),
-    "text": lambda example: None,  # output
+    "text": lambda example: example.namespace["reader"].hears(example.parsed.text),  # output
 }
 
 

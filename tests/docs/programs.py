@@ -33,7 +33,12 @@ OPTION = re.compile(r"-[BbcDEeFIiJLlmOopQRSWw]")  # of ssh, those with a value
 
 
 def edgemeta(arguments: list[str]) -> int:
-    if arguments[:1] == ["serve"] and "--out" not in arguments and not {"-h", "--help"} & set(arguments):
+    if (
+        arguments[:1] == ["serve"]
+        and os.environ["EDGEMETA_DOCS"] != "wrong"
+        and "--out" not in arguments
+        and not {"-h", "--help"} & set(arguments)
+    ):
         return serve(arguments)
     if SHORT:
         return warm.ask(os.environ["EDGEMETA_DOCS_WARM"], arguments)

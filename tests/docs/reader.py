@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +31,7 @@ class Reader:
 
     def __init__(self, place: Path, stack: ExitStack, *, whole: bool, shared: Path, warm: str):
         self.folder, self.home, self._bin = place / "folder", place / "home", place / "bin"
+        self.expected: str | None = None  # the line that was provoked last
         self._stack, self._have, self.told = stack, set[str](), list[str]()
         for path in (self.folder, self.home / ".cache", self._bin):
             path.mkdir(parents=True)
@@ -55,6 +57,23 @@ class Reader:
         path = self._bin / name
         path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
+
+    def provoke(self, command: str, code: int = 2) -> None:
+        """A mistake: the next block of `text` is the line that the command ends with, "…" standing for anything."""
+        self.need(command)
+        environment = self.environment | {"EDGEMETA_DOCS": "wrong"}
+        done = subprocess.run(["bash", "-c", command], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        self.expected = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
+
+    def hears(self, text: str) -> None:
+        """Whether a page quotes what was last provoked as it is; a block of `text` after nothing was is any output."""
+        if self.expected is None:
+            return
+        told, self.expected, quoted = self.expected, None, " ".join(text.split())
+        words = ".*".join(re.escape(part.strip()) for part in quoted.split("…"))
+        assert re.fullmatch(words, told), f"the page says\n{quoted}\nand the program\n{told}"
 
     def need(self, text: str) -> None:
         """What these lines of shell speak to is there, or the page ends here with a reason."""

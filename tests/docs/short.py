@@ -32,9 +32,9 @@ LOOSER = 20
 
 
 def main(argv: list[str]) -> int:
-    """As `edgemeta` does it, shorter. What is wrong is left to `edgemeta`."""
+    """As `edgemeta` does it, shorter. What is wrong, or is meant to be, is left to `edgemeta`."""
     command, given = _given(argv)
-    if command is None:
+    if command is None or os.environ["EDGEMETA_DOCS"] == "wrong":
         return as_it_stands(argv)
     if command in ("search", "train") and given.get("device", config.HOST) == config.HOST:
         _profile_first(given)

@@ -95,7 +95,8 @@ def shorter(monkeypatch):
 @pytest.mark.parametrize("page", PAGES if ASKED in ("all", "whole") else ALWAYS)
 def test_every_block_of_the_page_runs(page, reader, shorter):
     document = parsed(page)
-    document.namespace.update(reader=reader, has=shutil.which, found=find_spec, __name__="__main__")
+    known = {"reader": reader, "provoke": reader.provoke, "has": shutil.which, "found": find_spec}
+    document.namespace.update(known, __name__="__main__")
     ran, skipped = 0, []
     for example in document.examples():
         try:
