@@ -1,16 +1,12 @@
 """The command line as a user meets it: one line for each mistake, exit code 2, never a traceback."""
 
 import json
-import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from edgemeta.cli import COMMANDS, _parser, joined, main
-from edgemeta.config import make
+from edgemeta.cli import COMMANDS, main
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -105,21 +101,6 @@ def test_help_does_not_wait_for_torch():
     code = "import sys, edgemeta.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-def readme_commands() -> list[str]:
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    parts = [part.split("#")[0].strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
-    return [part for part in parts if part.startswith("edgemeta ")]
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_commands_are_understood(command):
-    """Every flag of the README exists, with a value of the right type."""
-    flags = vars(_parser(show_choices=False).parse_args(joined(shlex.split(command)[1:])))
-    name, _ = flags.pop("command"), flags.pop("config")
-    assert isinstance(make(COMMANDS[name], flags), COMMANDS[name])
 
 
 def test_devices_are_listed(capsys):

@@ -72,7 +72,15 @@ def installed(dist: Path, version: str, constraints: Path | None) -> None:
         venv.create(Path(place) / "env", with_pip=True)
         bin_ = Path(place) / "env" / "bin"
         limits = ["-c", str(constraints.resolve())] if constraints else []
-        install = [bin_ / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *limits]
+        install: list[str | Path] = [
+            bin_ / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *limits,
+        ]
         _run(*install, "torch", cwd=place)  # alone, so that the pin decides which build is taken
         _run(*install, wheel.resolve(), cwd=place)
         told = _run(bin_ / "edgemeta", "--version", cwd=place)
