@@ -76,7 +76,7 @@ def make(arguments: list[str]) -> int:
 
 def pip(arguments: list[str]) -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = re.sub(r"-[cr] \S+|-\S+", "", " ".join(arguments[1:])).split()
+    asked = re.sub(r"(?<!\S)(?:-[cr] \S+|-\S+)", "", " ".join(arguments[1:])).split()
     ours = [found for found in map(re.compile(r"(edgemeta|\.)\[([\w,-]+)\]").fullmatch, asked) if found]
     plain = [name for name in asked if not any(name == found[0] for found in ours)]
     extras = [extra for found in ours for extra in found[2].split(",")]
