@@ -101,7 +101,7 @@ def main() -> int:
         values["accuracy_gap_vs_scratch"] = max(row["gap_percent"] for row in accuracies)
     settings = {"cap_ms": cap_ms, "minutes": args.minutes, "seed": args.seed, "draws": args.draws, "tasks": args.tasks}
     rows = [{"what": what, "seconds": spent} for what, spent in seconds.items()]
-    return emit("first_bundle", values, rows + accuracies, args.json, settings, goals=args.goals)
+    return emit("first_bundle", values, rows + accuracies, args.json, settings, goals=args.goals, quick=args.quick)
 
 
 def first_and_next(run: Path, images: Path, cap_ms: float) -> tuple[dict[str, float], list[bool], list[dict]]:
@@ -195,7 +195,7 @@ def conv4_64_ms() -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick={"minutes": 0.0, "draws": 4, "tasks": 2})
     options.add_argument("--minutes", type=float, default=5.0, help="of the search from scratch; 0: none")
     options.add_argument("--latency-ms", type=float, help=f"first cap (default: {SHARE} of what Conv4-64 takes here)")
     options.add_argument("--draws", type=int, default=40, help="choices of five classes, in each domain")
