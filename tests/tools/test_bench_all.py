@@ -91,6 +91,15 @@ def test_one_that_takes_too_long_is_ended(ours, monkeypatch, capsys):
     assert "FAILED after" in capsys.readouterr().out
 
 
+def test_a_table_that_cannot_be_drawn_is_told_and_the_others_are_drawn(tmp_path):
+    write_json(
+        tmp_path / "first_bundle.json", json.loads((bench.RESULTS / "first_bundle.json").read_text()) | {"rows": []}
+    )
+    write_json(tmp_path / "latency_speed.json", json.loads((bench.RESULTS / "latency_speed.json").read_text()))
+    text = bench.page(tmp_path, [], [])
+    assert f"## speed\n\n{bench.NOT_DRAWN}: KeyError 'next cap'" in text and "## machines\n\nOn " in text
+
+
 @pytest.mark.slow
 def test_a_shortened_benchmark_makes_the_published_table(tmp_path, capsys):
     assert bench.main(["--quick", "--only", "latency_speed", "--out", str(tmp_path)]) == 0

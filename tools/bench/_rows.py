@@ -119,7 +119,7 @@ def facts(bench: str, record: Record) -> dict[str, Any]:
 
 def _first_bundle(record: Record) -> dict[str, Any]:
     seconds = {row["what"]: row["seconds"] for row in record["rows"] if row.get("seconds") is not None}
-    return {"next_cap_s": seconds["next cap"]}
+    return {"next_cap_s": seconds["next cap"], "minutes": f"{record['extra']['minutes']:g}"}
 
 
 def _omniglot(record: Record) -> dict[str, Any]:
@@ -148,14 +148,27 @@ def _kills(record: Record) -> dict[str, Any]:
 
 def _macro(record: Record) -> dict[str, Any]:
     own = [row for row in record["extra"]["searches"] if row["searcher"] == "metapolicy"]
-    return {"budgets": len(own)}
+    return {"budgets": len(own), "queries": record["extra"]["queries"]}
+
+
+def _device(record: Record) -> dict[str, Any]:
+    return {"networks": len({(row["net"], row["pixels"]) for row in record["rows"]})}
+
+
+def _learned(record: Record) -> dict[str, Any]:
+    return {"learners": len({row["learner"] for row in record["rows"]})}
+
+
+def _steps(record: Record) -> dict[str, Any]:
+    return {"steps": " and ".join(map(str, record["extra"]["steps"]))}
 
 
 def _scale(record: Record) -> dict[str, Any]:
     rows = record["extra"]["table"]
     took = {row["processes"]: row["took_s"] for row in rows if row["part"] == "search"}
     asks = {f"{row['searcher']}_ms": list(row.values())[-1] for row in rows if row["part"] == "ask"}
-    return {f"took_{count}_s": seconds for count, seconds in took.items()} | asks
+    counts = [int(key.rpartition("_")[2]) for row in rows if row["part"] == "ask" for key in row if "ask_ms" in key]
+    return {f"took_{count}_s": seconds for count, seconds in took.items()} | asks | {"told": max(counts, default=0)}
 
 
 def _growth(record: Record) -> dict[str, Any]:
@@ -171,6 +184,9 @@ FACTS: Mapping[str, Callable[[Record], dict[str, Any]]] = {
     "first_bundle": _first_bundle,
     "omniglot": _omniglot,
     "host_latency": _latency,
+    "device_runtime": _device,
+    "learn_on_device": _learned,
+    "meta_speed": _steps,
     "kill_test": _kills,
     "search_macro": _macro,
     "scale": _scale,

@@ -23,13 +23,13 @@ README = (
         "≤ {shipped_weights_s:g} s; {next_device_s:g} s",
     ),
     Row(
-        "points that its accuracy is behind five minutes of search from scratch: glyphs; digits",
+        "points that its accuracy is behind {minutes} minutes of search from scratch: glyphs; digits",
         PICK,
         "{glyphs_gap_percent:.1f}; {accuracy_gap_vs_scratch:.1f}",
         "≤ {accuracy_gap_vs_scratch:g}",
     ),
     Row(
-        "networks never timed whose latency is predicted within 10 %: one thread; two; int8; wasm under Node",
+        "{nets} networks never timed, predicted within 10 % of their latency: one thread; two; int8; wasm under Node",
         WITHIN,
         "{within10_ort_1t:.1%}; {within10_ort_2t:.1%}; {within10_ort_int8:.1%}; {within10_node_wasm:.1%}",
         "≥ {within10_ort_1t:.0%}; {within10_ort_2t:.0%}; {within10_ort_int8:.0%}; {within10_node_wasm:.0%}",
@@ -67,32 +67,34 @@ README = (
         "≥ {hypervolume_ratio_vs_random:g} ×",
     ),
     Row(
-        "search on an unseen device and data set, 20 timings and 5 queries: points below the best network; caps broken",
+        "search on an unseen device and data set, {metapolicy_timings:.0f} timings, {metapolicy_queries:.0f} queries: "
+        "points below the best network; caps broken",
         "constrained_search",
         "{metapolicy_regret:.2f}; {metapolicy_broken:.0f}",
         "≤ {metapolicy_regret:.2f}; {metapolicy_broken:g}",
     ),
     Row(
-        "search with latencies measured here, 60 queries: points below the best network; budgets broken of {budgets}",
+        "search with latencies measured here, {queries} queries: points below the best network; budgets "
+        "broken of {budgets}",
         "search_macro",
         "{mean_regret:.2f}; {broken}",
         "≤ {mean_regret:.2f}; {broken:g}",
     ),
     Row("rank correlation of a supernet with training alone", "supernet_rank", "{kendall_b:.2c}", "≥ {kendall_b:.2c}"),
     Row(
-        "inference over ExecuTorch's (XNNPACK), the worst of six networks; " + HEAD.what,
+        "inference over ExecuTorch's (XNNPACK), the worst of {networks} networks; " + HEAD.what,
         "device_runtime",
         "{infer_ratio_vs_executorch:.2f} ×; " + HEAD.measured,
         "≤ {infer_ratio_vs_executorch:g} ×; {head_adapt_ms:g} ms",
     ),
     Row(
-        "a training step of the whole network in ONNX over torch's, the worst of six",
+        "a training step of the whole network in ONNX over torch's, the worst of {networks}",
         "device_runtime",
         "{full_step_ratio_vs_torch:.2f} ×",
         "≤ {full_step_ratio_vs_torch:g} ×",
     ),
     Row(
-        "accuracy after learning on the device, points from torch's, the most of 14 learners",
+        "accuracy after learning on the device, points from torch's, the most of {learners} learners",
         "learn_on_device",
         "{max_accuracy_gap_vs_torch:.2f}",
         "≤ {max_accuracy_gap_vs_torch:g}",
@@ -134,8 +136,8 @@ RESULTS = (
     ),
     Row("the next cap; the next device", PICK, "{next_cap_s:.1f} s; {next_device_s:.1f} s", "≤ {next_device_s:g} s"),
     Row(
-        "its accuracy on 5 new classes, 5 images each, and that of five minutes of search from scratch under the same "
-        "cap: glyphs; digits",
+        "its accuracy on 5 new classes, 5 images each, and that of {minutes} minutes of search from scratch under the "
+        "same cap: glyphs; digits",
         PICK,
         "{glyphs_zoo_percent:.1f} % and {glyphs_scratch_percent:.1f} %; {digits_zoo_percent:.1f} % and "
         "{digits_scratch_percent:.1f} %",
@@ -155,7 +157,7 @@ RESULTS = (
     ),
     Row("predict one image, all in all", "device_runtime", "{predict_ms:.2f} ms", "≤ {predict_ms:g} ms"),
     Row(
-        "second-order MAML, tasks per second against `higher`, one core (worst of 1 and 5 inner steps)",
+        "second-order MAML, tasks per second against `higher`, one core (worst of {steps} inner steps)",
         "meta_speed",
         "{ratio_higher_1core:.2f} ×",
         "≥ {ratio_higher_1core:g} ×",
@@ -176,7 +178,7 @@ RESULTS = (
 
 DEVICE = (
     Row(
-        "inference over ExecuTorch's (XNNPACK), the worst of the six; geometric mean",
+        "inference over ExecuTorch's (XNNPACK), the worst of {networks}; geometric mean",
         "device_runtime",
         "{infer_ratio_vs_executorch:.2f}; {infer_ratio_mean:.2f}",
         "≤ {infer_ratio_vs_executorch:g}",
@@ -226,7 +228,7 @@ SCALE = (
         "{speedup_2_workers_postgres:.2f} × ({took_1_s:.1f} s, {took_2_s:.1f} s)",
         "≥ {speedup_2_workers_postgres:g} ×",
     ),
-    Row("an `ask` of `evolution` after 10⁴ trials", "scale", "{evolution_ms:.2f} ms", "≤ {ask_ms_10k:g} ms"),
+    Row("an `ask` of `evolution` after {told:,} trials", "scale", "{evolution_ms:.2f} ms", "≤ {ask_ms_10k:g} ms"),
     Row(
         "… of `metaqnn`, `nsga2`, `enas`, `tpe`, `metapolicy`",
         "scale",

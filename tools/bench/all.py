@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS, PAGES = HERE / "results", ("README.md", "docs/*.md")
 QUICK_MOST_S = 600.0  # for a shortened benchmark
+NOT_DRAWN = "Could not be drawn"
 SHORTENED = "Shortened: not comparable with any published number, nor with a run that was shortened in another way."
 
 
@@ -59,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{place}/{len(args.only)} {name} ...", end=" ", flush=True)
         outcomes.append(run(name, BENCHES[name], args))
         print(outcomes[-1].told, flush=True)
-        write_text(args.out / "tables.md", page(args.out, outcomes, args.only))
+        write_text(args.out / "tables.md", text := page(args.out, outcomes, args.only))
     print(f"tables: {args.out / 'tables.md'}")
-    return 1 if any(outcome.failed for outcome in outcomes) else 0
+    return 1 if any(outcome.failed for outcome in outcomes) or NOT_DRAWN in text else 0
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -151,8 +152,12 @@ def page(folder: Path, outcomes: Sequence[Outcome], names: Sequence[str]) -> str
     lines = ["# Benchmarks", ""] + ([SHORTENED, "", *short, ""] if short else [])
     lines += [f"- {outcome.name}: {outcome.told}" for outcome in outcomes]
     lines += [f"- {name}: not begun" for name in names[len(outcomes) :]]
-    for name, text in drawn(records).items():
-        lines += ["", f"## {name}", "", text]
+    for name in TABLES:
+        try:
+            made = drawn(records, [name])
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            made = {name: f"{NOT_DRAWN}: {type(error).__name__} {error}"}
+        lines += [line for text in made.values() for line in ("", f"## {name}", "", text)]
     return "\n".join(lines) + "\n"
 
 
