@@ -69,7 +69,7 @@ BASE, OURS = "random", "metapolicy ladder"
 CHANCE = 0.2
 ENDLESS = 1_000_000  # networks: time decides
 QUICK = {
-    "searchers": ["random", "metapolicy"], "seeds": 1, "seconds": 12.0, "rungs": [20, 60], "front": 1,
+    "searchers": ["random", "metapolicy"], "seeds": 1, "seconds": 20.0, "rungs": [20, 60], "front": 1,
     "test_episodes": 20, "minutes": 0.05, "episodes": 20, "third_trials": 3, "third_rungs": [10, 30],
     "profile": "intel-xeon-ort-1t",
 }  # fmt: skip
