@@ -83,7 +83,9 @@ def test_the_command_ends_with_one_where_something_is_worse(tmp_path, capsys):
     write_json(bad, record)
     assert compare(good, RESULTS, list(BENCHES)) == 0
     assert compare(bad, RESULTS, list(BENCHES)) == 1
-    assert "1 of 2 values are worse" in capsys.readouterr().out
+    assert "1 of 2 values that have a tolerance are worse" in capsys.readouterr().out
+    write_json(bad, STORED["search_macro"] | {"quick": "--seeds 1"})
+    assert compare(bad, RESULTS, list(BENCHES)) == 1  # nothing could be compared
 
 
 def test_nothing_to_compare_is_one_line(tmp_path):

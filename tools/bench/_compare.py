@@ -90,8 +90,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "fuzz": (Rule("foreign_errors", LESS, POINTS), Rule("peak_mb", LESS, POINTS, 20.0)),
     "scale": (
         Rule("speedup_*", MORE, RATIO, 0.1),
-        Rule("tasks_per_s_*", MORE, CLOCK, 0.3),
-        Rule("*", LESS, CLOCK, 0.5),
+        Rule("search_s", LESS, CLOCK, 0.3),
+        Rule("ask_ms_10k", LESS, CLOCK, 0.5),
     ),
     "scale_growth": (Rule("tasks_per_s_*", MORE, CLOCK, 0.3), Rule("*", LESS, CLOCK, 0.5)),
     "torchrun_speed": (Rule("times_*", MORE, RATIO, 0.15), Rule("tasks_per_s_*", MORE, CLOCK, 0.3)),

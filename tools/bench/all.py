@@ -173,7 +173,7 @@ def redraw(root: Path) -> list[Path]:
 
 
 def compare(path: Path, against: Path, names: Sequence[str]) -> int:
-    """Print what changed; 1 where something is worse than its tolerance."""
+    """Print what changed; 1 where something is worse than its tolerance, or nothing could be compared."""
     if not path.exists():
         sys.exit(f"no {path}; name a result, or a folder of results, of `all.py` or of a benchmark's --json")
     found = read(path) if path.is_dir() else {_name(path): json.loads(path.read_text(encoding="utf-8"))}
@@ -182,10 +182,12 @@ def compare(path: Path, against: Path, names: Sequence[str]) -> int:
     if not both:
         sys.exit(f"no result of {path} is in {against}, too; there are {', '.join(stored) or 'none'}")
     rows = [row for name in both for row in compared(name, stored[name], found[name])]
-    print(table(rows, ("benchmark", "value", "stored", "now", "change", "allowed", "worse")))
+    shown = [row for row in rows if row["worse"] != "not judged"]
+    print(table(shown, ("benchmark", "value", "stored", "now", "change", "allowed", "worse")))
     worse = sum(row["worse"].startswith("YES") for row in rows)
-    print(f"\n{worse} of {len(rows)} values are worse than they may be")
-    return 1 if worse else 0
+    judged = sum(row["worse"] == "no" for row in rows) + worse
+    print(f"\n{worse} of {judged} values that have a tolerance are worse than it allows")
+    return 1 if worse or not judged else 0
 
 
 def _name(path: Path) -> str:
