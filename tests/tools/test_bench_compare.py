@@ -75,6 +75,14 @@ def test_a_shortened_run_is_compared_with_one_shortened_alike_or_not_at_all():
     assert compared("fuzz", short, short)[-1]["worse"] == "no"
 
 
+def test_a_run_with_other_settings_is_not_compared():
+    longer = STORED["omniglot"] | {"extra": STORED["omniglot"]["extra"] | {"minutes": 60.0}}
+    (row,) = compared("omniglot", STORED["omniglot"], longer)
+    assert (row["value"], row["stored"], row["now"]) == ("minutes", "20.0", "60.0") and "another setting" in row[
+        "worse"
+    ]
+
+
 def test_the_command_ends_with_one_where_something_is_worse(tmp_path, capsys):
     record = copy.deepcopy(STORED["search_macro"])
     good, bad = tmp_path / "search_macro.json", tmp_path / "any-name.json"

@@ -2,12 +2,11 @@
 
 What may change how far is said for each value in `RULES`. Ratios within one run and accuracies can be compared wherever
 they were measured; seconds and milliseconds (`clock`) only on the same kind of processor, and are not judged
-on another.
-The interval of an accuracy is that of its test tasks; it says nothing of another training.
+on another. The interval of an accuracy is that of its test tasks; it says nothing of another training.
 
 A shortened run is compared with one that was shortened in the same way, or not at all: it trains for less, on fewer
 networks, so its values are other quantities, not noisier ones; no tolerance makes up for that. So none is stored, and
-`--against` names another run, of an older commit on the same machine.
+`--against` names another run, of an older commit on the same machine. Nor are runs with other settings compared.
 """
 
 from __future__ import annotations
@@ -19,6 +18,11 @@ from typing import Any, NamedTuple
 
 from _rows import Record
 
+SETTINGS = {  # of a run, as it tells them
+    "minutes", "hours", "episodes", "test_episodes", "search_episodes", "supernet_minutes", "seconds", "nets", "cells",
+    "tasks", "draws", "seeds", "rounds", "steps", "turns", "repeats", "queries", "asks_past_queries", "trials", "rungs",
+    "front", "learner", "arch", "also_val", "split", "space", "way", "width",
+}  # fmt: skip
 MORE, LESS = 1, -1  # what is better
 RATIO, POINTS, CLOCK, INTERVAL = "ratio", "points", "clock", "interval"
 
@@ -102,6 +106,10 @@ def compared(name: str, stored: Record, now: Record) -> list[dict[str, Any]]:
     """A row for each value of either."""
     if stored.get("quick", "") != now.get("quick", ""):
         return [{"benchmark": name, "value": "all", "worse": "not compared: shortened in another way"}]
+    kept, own = stored["extra"], now["extra"]
+    if others := sorted(name for name in SETTINGS & kept.keys() & own.keys() if str(kept[name]) != str(own[name])):
+        why = {"benchmark": name, "worse": "not compared: another setting"}
+        return [why | {"value": each, "stored": str(kept[each]), "now": str(own[each])} for each in others]
     alike = all(stored.get(fact) == now.get(fact) for fact in ("cpu", "cores"))
     return list(_rows(name, stored, now, alike))
 
