@@ -42,11 +42,12 @@ def front(trials: Sequence[Trial], cap: Cost, winner: Winner | None, *, width: i
     y = Scale(*span([100 * (t.score or 0.0) for t in trained]), height - BOTTOM - LANE, TOP)
     levels = sorted({t.fidelity for t in trained})
     chosen = next((t for t in best if winner and t.arch == winner.arch), None)
-    frame = axes(x, y, x_label="predicted latency [ms]", y_label="accuracy on validation classes [%]")
+    frame = axes(x, y, x_label="predicted latency, image to answer [ms]", y_label="accuracy on validation classes [%]")
     parts = [_lane(rest, cap, x, height), _cap_line(cap, x, y), frame, _steps(front_of(trials), x, y, cap)]
     for trial in sorted(trained, key=lambda t: t.fidelity):
         level = 2 - min(2, len(levels) - 1 - levels.index(trial.fidelity))
-        parts.append(_dot(trial, x, y, f"f{level}", 5.5 if trial in best else 3))
+        look = f"f{level}" + " first" * (trial is chosen)  # where the keyboard enters
+        parts.append(_dot(trial, x, y, look, 5.5 if trial in best else 3))
     if chosen:
         parts.append(_chosen(chosen, x, y))
     return canvas(width, height, f"Accuracy against latency of {len(trials)} trials", *parts)
