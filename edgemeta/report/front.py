@@ -15,7 +15,8 @@ from edgemeta.types import Arch, Cost, Trial
 
 LANE = 34  # px under the axis for architectures that were never trained
 MOST_UNTRAINED = 400  # marks drawn in that lane; more only cost bytes
-CLIP = 3.0  # how far past the cap, as a ratio, an untrained architecture still gets its own place
+BOLD = 1.25  # how much wider bold words are
+CLIP = 2.0  # how far past the cap, as a ratio, an untrained architecture still gets its own place
 
 
 def finished(trials: Sequence[Trial]) -> list[Trial]:
@@ -109,7 +110,7 @@ def _cap_line(cap: Cost, x: Scale, y: Scale) -> Markup:
         return Markup()
     at = x(cap.latency_ms)
     words = f"cap {milliseconds(cap.latency_ms)}"
-    fits = at + 6 + CHAR_PX * len(words) < x.stop + RIGHT
+    fits = at + 6 + BOLD * CHAR_PX * len(words) < x.stop + RIGHT
     line = tag("line", x1=at, x2=at, y1=y.start + LANE, y2=y.stop - 4, class_="cap")
     return line + text(at + (6 if fits else -6), y.start - 8, words, anchor="start" if fits else "end", class_="mark")
 

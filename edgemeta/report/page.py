@@ -151,7 +151,8 @@ def _meters(story: Story) -> list[Meter]:
         return []
     winner, cap = story.winner, story.budget
     guess, timing = winner.predicted, winner.measured
-    notes = [f"measured {timing.n:,} times, IQR {timing.iqr_ms:.2g} ms"] if timing else ["not measured"]
+    notes = [f"image to answer, measured {timing.n:,} times" if timing else "not measured"]
+    notes += [f"IQR {timing.iqr_ms:.2g} ms"] if timing else []
     side = latencies.outside(winner)
     beyond = f", which it was measured {side}" if side else ""
     notes.append(f"predicted {guess.ms:.3g} ms (90 %: {guess.low_ms:.3g} to {guess.high_ms:.3g}{beyond})")
