@@ -86,7 +86,7 @@ def _trial_tip(trial: Trial) -> str:
     lines = [str(trial.arch)]
     if trial.score is not None:
         lines.append(f"accuracy {percent(trial.score, trial.score_ci)}")
-    lines.append(f"predicted {trial.cost}")
+    lines.append(f"predicted {trial.cost}".replace("ram ", "RAM "))
     if trial.fidelity:
         lines.append(f"trained for {trial.fidelity:,} episodes in {trial.seconds:.1f} s")
     return "\n".join([*lines, f"proposed by {trial.searcher}, seed {trial.seed}, {trial.status}"])

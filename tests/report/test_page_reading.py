@@ -44,7 +44,7 @@ def assert_told(tip: str, story: Story = STORY) -> None:
     """Network, accuracy with its interval, latency with its unit: of the network that was chosen."""
     chosen = max((t for t in story.trials if t.arch == story.winner.arch), key=lambda t: t.fidelity)
     assert tip.startswith(str(chosen.arch)) and percent(chosen.score, chosen.score_ci) in tip
-    assert f"predicted {chosen.cost}" in tip and f"latency {chosen.cost.latency_ms:.4g} ms" in tip
+    assert f"predicted latency {chosen.cost.latency_ms:.4g} ms, RAM {chosen.cost.ram_kib:.4g} KiB" in tip
 
 
 def test_the_mouse_shows_the_values_of_a_point(chromium, written):
