@@ -13,6 +13,7 @@ from edgemeta.search.random_search import RandomSearch
 from edgemeta.space.space import Space
 
 if TYPE_CHECKING:
+    from edgemeta.search.bilevel import Bilevel
     from edgemeta.search.problem import Problem
 
 
@@ -22,8 +23,9 @@ def _enas(space: Space, *, seed: int, **settings: Any) -> Searcher:
     return Enas(space, seed=seed, **settings)
 
 
-def _darts(space: Space, *, seed: int, problem: Problem, settings: Any = None, order: int = 1) -> Searcher:
-    from edgemeta.search.darts import Bilevel, Darts  # as above
+def _darts(space: Space, *, seed: int, problem: Problem, settings: Bilevel | None = None, order: int = 1) -> Searcher:
+    from edgemeta.search.bilevel import Bilevel  # as above
+    from edgemeta.search.darts import Darts
 
     return Darts(space, seed=seed, problem=problem, settings=settings or Bilevel(order=order))
 
