@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgemeta.types import Op
+from edgemeta.types import KIB, Op
 
 LANES = 16  # channels a vector unit works on at once; runtimes pad to it
 TERMS = 7
@@ -64,12 +64,12 @@ def beyond(ops: Sequence[Op]) -> list[float]:
     not add up without this.
     """
     kib = working_set_kib(ops)
-    return [max(0.0, kib - knot) / 1024 for knot in KNOTS_KIB]
+    return [max(0.0, kib - knot) / KIB for knot in KNOTS_KIB]
 
 
 def working_set_kib(ops: Sequence[Op]) -> float:
     """All weights and activations of a network."""
-    return sum(op.weight_bytes + op.act_bytes for op in ops) / 1024
+    return sum(op.weight_bytes + op.act_bytes for op in ops) / KIB
 
 
 def slope_name(knot_kib: int) -> str:

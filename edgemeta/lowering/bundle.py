@@ -28,8 +28,8 @@ from edgemeta.errors import BadBundle
 from edgemeta.latency.cost import flash_kib
 from edgemeta.latency.machine import cpu
 from edgemeta.latency.measure import time_model
-from edgemeta.latency.onnx_net import IR_VERSION, OPSET
 from edgemeta.latency.onnx_net import to_onnx as body_to_onnx
+from edgemeta.latency.onnx_parts import IR_VERSION, OPSET
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.outer import steps_of
 from edgemeta.lowering import card, check, int8, manifest, replace, to_onnx

@@ -14,7 +14,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from torch import Tensor, fx
 
 from edgemeta.errors import BadBundle
-from edgemeta.latency.onnx_net import IR_VERSION, OPSET
+from edgemeta.latency.onnx_parts import IR_VERSION, OPSET
 from edgemeta.lowering import algebra, rules_images  # noqa: F401  (they register their rules)
 from edgemeta.lowering.graph import Builder, Constants, onnx_type
 from edgemeta.lowering.rules import write
