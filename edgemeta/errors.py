@@ -50,3 +50,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(map(str, known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"did you mean '{close[0]}'?" if close else f"choose one of: {', '.join(known)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that is not ours; its kind where it says nothing.
+
+    >>> first_line(ValueError("cut off\\nat byte 7")), first_line(KeyError())
+    ('cut off', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

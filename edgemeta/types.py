@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 KIB = 1024.0
 Shape = tuple[int, int, int]  # (channels, height, width) of one example
+
+
+def text_of(shape: Iterable[int]) -> str:
+    """Sizes as they are told and as names hold them.
+
+    >>> text_of((1, 28, 28))
+    '1x28x28'
+    """
+    return "x".join(map(str, shape))
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Op:
     @cached_property
     def key(self) -> str:
         """What two operators must share to share a timing: everything but their place in the network."""
-        shape = "x".join(map(str, self.in_shape)) + "-" + "x".join(map(str, self.out_shape))
+        shape = f"{text_of(self.in_shape)}-{text_of(self.out_shape)}"
         seldom = (f"d{self.dilation}" if self.dilation > 1 else "") + ("f" if self.flat else "")
         return f"{self.kind}_{shape}_k{self.kernel}s{self.stride}g{self.groups}{seldom}_{self.act}"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from edgemeta.errors import BadProfile, nearest
-
-from .presets import PUBLISHED, SPACES
-from .space import Space
+from edgemeta.space.presets import PUBLISHED, SPACES
+from edgemeta.space.space import Space
 
 
 def named(name: str) -> Space:
