@@ -54,6 +54,10 @@ def peak_ram_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
 
     An int8 network takes and gives float32 and holds bytes between: image and features are there twice while they are
     converted, which tells only in the smallest networks.
+
+    >>> image, map_ = (1, 16, 16), (4, 16, 16)
+    >>> peak_ram_kib([Op("conv", image, map_, kernel=3), Op("conv", map_, map_, kernel=3, inputs=(0,))])  # two maps
+    8.0
     """
     whole = _peak_bytes(ops)
     if precision != "int8":

@@ -16,7 +16,11 @@ _FEW_CHANNELS = 4  # an image, not a feature map: runtimes read it with another 
 
 
 def family(op: Op) -> str:
-    """Operators that share a kernel implementation, so that one may tell of another."""
+    """Operators that share a kernel implementation, so that one may tell of another.
+
+    >>> [family(Op("conv", (8, 7, 7), (8, 7, 7), kernel, groups=groups)) for kernel, groups in ((1, 1), (3, 1), (3, 8))]
+    ['pointwise', 'dense', 'depthwise']
+    """
     if op.kind != "conv":
         return op.kind
     if op.groups > 1:

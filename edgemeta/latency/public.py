@@ -122,7 +122,11 @@ def table(path: Path, format: str) -> tuple[list[tuple[int, ...]], dict[str, np.
 
 
 def batch_of(device: str) -> int:
-    """The batch that a device's name ends in; a time is that of the whole batch."""
+    """The batch that a device's name ends in; a time is that of the whole batch.
+
+    >>> batch_of("titan_rtx_64"), batch_of("silver_4114")
+    (64, 1)
+    """
     found = _BATCH.search(device)
     return max(1, int(found[1])) if found else 1
 

@@ -94,7 +94,12 @@ PREDICTORS: Mapping[str, Callable[[Profile], Predictor]] = {
 
 
 def predictor(profile: Profile) -> Predictor:
-    """The predictor a profile was made for."""
+    """The predictor a profile was made for.
+
+    >>> from edgemeta.latency import profile
+    >>> predictor(profile.load("null")).latency([Op("conv", (8, 100, 100), (10, 100, 100), kernel=5)])  # 20 MMACs
+    Latency(ms=20.0, low_ms=20.0, high_ms=20.0)
+    """
     if "per_mmac_ms" in profile.overhead:
         return PREDICTORS["per_mac"](profile)
     return PREDICTORS["few_shot" if profile.nets and not profile.ops else "table"](profile)

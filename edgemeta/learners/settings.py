@@ -76,6 +76,9 @@ class Training:
         """Of the losses after the last steps, at `progress` 0..1 through the episodes.
 
         Source: multi-step loss (Antoniou 2019, arXiv:1810.09502, section 4): equal at first, at last only the last.
+
+        >>> [Training(multi_step=0.5).weights(progress, 4) for progress in (0.0, 0.25, 0.5)]
+        [(0.25, 0.25, 0.25, 0.25), (0.125, 0.125, 0.125, 0.625), (1.0,)]
         """
         if not self.multi_step or steps < 2 or progress >= self.multi_step:
             return (1.0,)

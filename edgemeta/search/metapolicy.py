@@ -206,6 +206,9 @@ def little_known(tasks: int) -> float:
 
     Two tell how much tasks have in common, and nothing of how that falls with the distance of their attributes; of n
     tasks the distance has n - 2 of the n - 1 things that there are to learn.
+
+    >>> [little_known(tasks) for tasks in (2, 3, 5)]
+    [1.0, 0.5, 0.25]
     """
     return 1 / max(1, tasks - 1)
 
