@@ -54,17 +54,21 @@ def peak_ram_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
 
     An int8 network takes and gives float32 and holds bytes between: image and features are there twice while they are
     converted, which tells only in the smallest networks.
+
+    >>> image, map_ = (1, 16, 16), (4, 16, 16)
+    >>> peak_ram_kib([Op("conv", image, map_, kernel=3), Op("conv", map_, map_, kernel=3, inputs=(0,))])  # two maps
+    8.0
     """
     whole = _peak_bytes(ops)
     if precision != "int8":
         return whole / KIB
-    ends = max(_volume(ops[0].in_shape), _volume(ops[-1].out_shape))
+    ends = max(math.prod(ops[0].in_shape), math.prod(ops[-1].out_shape))
     return max(whole // FLOAT_BYTES, (FLOAT_BYTES + 1) * ends) / KIB
 
 
 def _peak_bytes(ops: Sequence[Op]) -> int:
     last = {j: i for i, op in enumerate(ops) for j in op.inputs}
-    live = {-1: FLOAT_BYTES * _volume(ops[0].in_shape)}
+    live = {-1: FLOAT_BYTES * math.prod(ops[0].in_shape)}
     peak = total = live[-1]
     for i, op in enumerate(ops):
         live[i] = op.act_bytes
@@ -74,10 +78,6 @@ def _peak_bytes(ops: Sequence[Op]) -> int:
             if last.get(j, len(ops)) <= i:
                 total -= live.pop(j)
     return peak
-
-
-def _volume(shape: tuple[int, int, int]) -> int:
-    return shape[0] * shape[1] * shape[2]
 
 
 def flash_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
