@@ -16,7 +16,7 @@ from edgemeta.types import Arch, Cost, Trial
 LANE = 34  # px under the axis for architectures that were never trained
 MOST_UNTRAINED = 400  # marks drawn in that lane; more only cost bytes
 BOLD = 1.25  # how much wider bold words are
-CLIP = 2.0  # how far past the cap, as a ratio, an untrained architecture still gets its own place
+CLIP = 1.5  # how far past the cap, as a ratio, an untrained architecture still gets its own place
 
 
 def finished(trials: Sequence[Trial]) -> list[Trial]:
@@ -38,7 +38,7 @@ def front(trials: Sequence[Trial], cap: Cost, winner: Winner | None, *, width: i
     """Every trial of a search: trained ones by accuracy and predicted latency, the others in a lane below the axis."""
     trained, best = [t for t in trials if _trained(t)], finished(trials)
     rest = [t for t in trials if not _trained(t) and 0 <= t.cost.latency_ms < math.inf]
-    height = 460 if width > 500 else 400
+    height = 400
     x = _latency_scale(trained, rest, cap, width)
     y = Scale(*span([100 * (t.score or 0.0) for t in trained]), height - BOTTOM - LANE, TOP)
     levels = sorted({t.fidelity for t in trained})
@@ -64,7 +64,12 @@ def front_legend(trials: Sequence[Trial], cap: Cost) -> list[Legend]:
     if math.isfinite(cap.latency_ms):
         legend.append(Legend(swatch(tag("line", x1=9, x2=9, y1=0, y2=14, class_="cap")), "latency cap"))
     if not all(map(_trained, trials)):
-        legend.append(Legend(swatch(tag("line", x1=9, x2=9, y1=1, y2=13, class_="over")), "over a cap: not trained"))
+        legend.append(
+            Legend(
+                swatch(tag("line", x1=9, x2=9, y1=1, y2=13, class_="over")),
+                "over a cap: not trained; far ones at the edge",
+            )
+        )
     if any(t.status.startswith("failed") for t in trials):
         legend.append(Legend(swatch(_cross(9, 7)), "failed"))
     return legend

@@ -70,7 +70,9 @@ def why(story: Story, speed: Band | None) -> str:
     ]
     if speed:
         low, high = (signed(100 * ratio - 100, ".1f") for ratio in (speed.low_ratio, speed.high_ratio))
-        told.append(f"In the course of profiling, one and the same network already moved from {low} % to {high} %.")
+        told.append(
+            f"In the course of profiling, the time of one and the same network already varied from {low} % to {high} %."
+        )
     if side := outside(story.winner):
         told.append(f"So this one could be measured {side} its interval; caps are held against the measurement.")
     return " ".join(told)

@@ -19,8 +19,9 @@ from edgemeta.report.story import Check, Score, Story
 from edgemeta.report.svg import tag
 from edgemeta.types import FLOAT_BYTES
 
-WIDE, NARROW = 940, 330  # px: every drawing is made for a desk and for a phone
+WIDE, NARROW = 760, 330  # px: every drawing is made for a tablet, where a desk shows it larger, and for a phone
 FULL_BIAS = 0.05  # fills the bar of the table by kind, unless a larger one is in it
+PANELS = 880  # px at a desk: four panels of an architecture side by side
 AGREEMENT = 520  # px at a desk: square, with its figures beside it
 HEADLINE_SHOT = 5
 
@@ -330,7 +331,7 @@ def _architecture(story: Story) -> dict[str, Any] | None:
     kinds = list(dict.fromkeys(map(drawing.kind, ops)))
     legend = [plots.Legend(_kind_swatch(kind), kind) for kind in kinds]
     return {
-        "figure": _figure(lambda width: drawing.architecture(ops, width=width), legend),
+        "figure": Figure(drawing.architecture(ops, width=PANELS), drawing.architecture(ops, width=NARROW), legend),
         "macs": sum(op.macs for op in ops),
         "parameters": sum(op.weight_bytes for op in ops) // FLOAT_BYTES,
     }
