@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from edgemeta.contracts import Predictor
-from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op
+from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op, Profile
 
 # Bytes of an ONNX file beside its weights: a node with its names and attributes, and the tensor headers it brings.
 _FILE_BYTES = 100
@@ -35,6 +35,12 @@ def _cost(ops: Sequence[Op], predictor: Predictor, body_ms: float) -> Cost:
     ms = body_ms + predictor.head_ms
     precision = predictor.precision
     return Cost(ms, peak_ram_kib(ops, precision), flash_kib(ops, precision), energy_mj(ms, predictor))
+
+
+def beside(profile: Profile) -> tuple[float, float, float | None, str]:
+    """What a predictor says beside latencies: `head_ms`, `slow_ratio`, `per_ms_mj` and `precision` of its contract."""
+    known = profile.overhead
+    return known.get("head_ms", 0.0), known.get("slow_ratio", 1.0), known.get("per_ms_mj"), profile.precision
 
 
 def energy_mj(ms: float, predictor: Predictor) -> float:

@@ -12,6 +12,7 @@ from edgemeta.errors import BadProfile, nearest
 from edgemeta.space.space import Space
 from edgemeta.types import KIB, Op, Profile
 
+from .cost import beside
 from .features import KNOTS_KIB, beyond, slope_name, working_set_kib
 from .unseen import FewShot
 
@@ -32,10 +33,7 @@ class Table:
         self._slopes = [profile.overhead.get(slope_name(knot), 0.0) for knot in KNOTS_KIB]
         self._low = profile.overhead.get("low_ratio", 1.0)
         self._high = profile.overhead.get("high_ratio", 1.0)
-        self.head_ms = profile.overhead.get("head_ms", 0.0)
-        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
-        self.per_ms_mj = profile.overhead.get("per_ms_mj")
-        self.precision = profile.precision
+        self.head_ms, self.slow_ratio, self.per_ms_mj, self.precision = beside(profile)
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         try:
@@ -70,10 +68,7 @@ class PerMac:
 
     def __init__(self, profile: Profile):
         self._per_mmac_ms = profile.overhead["per_mmac_ms"]
-        self.head_ms = profile.overhead.get("head_ms", 0.0)
-        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
-        self.per_ms_mj = profile.overhead.get("per_ms_mj")
-        self.precision = profile.precision
+        self.head_ms, self.slow_ratio, self.per_ms_mj, self.precision = beside(profile)
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         ms = self._per_mmac_ms * sum(op.macs for op in ops) / 1e6
