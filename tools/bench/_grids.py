@@ -23,7 +23,7 @@ RANKED = {
     "5s": "five seconds of training",
     "random_init": "random weights",
     "params": "parameters",
-    "supernet": "a supernet, {minutes} minutes of training",
+    "supernet": "a supernet, {trained}",
     "supernet_5s": "five seconds that begin with the supernet's weights",
     "macs": "multiply-accumulates",
 }
@@ -73,11 +73,13 @@ def fronts(record: Record) -> str:
 def supernet_rank(record: Record) -> str:
     rows = []
     by = {row["by"]: row for row in record["rows"]}
+    updates, minutes = (record["extra"][name] for name in ("updates", "supernet_minutes"))
+    trained = f"{updates} updates" if record.get("quick") else f"{minutes:g} minutes of training"
     for name, what in RANKED.items():
         row, value = by[name], "kendall_b" if name == "supernet" else f"kendall_b_{name}"
         told = marked(shown(row["kendall_b"], ".2c"), "supernet_rank", value, record)
         span = f"{shown(row['low'], '.2c')} to {shown(row['high'], '.2c')}"
-        what = what.format(minutes=f"{record['extra']['supernet_minutes']:g}")
+        what = what.format(trained=trained)
         rows.append([what, told, span, goal("supernet_rank", value, ".2c")])
     return grid(["by", "Kendall-b", "interval", "goal"], rows)
 

@@ -52,7 +52,15 @@ SHORT_S = 5.0
 TRIES = 10_000
 BASELINES = ("macs", "params", "random_init", "5s")
 DRAWS = 2000  # of the intervals
-QUICK = {"networks": 3, "episodes": 10, "updates": 2, "test_episodes": 10, "space": "tiny", "way": 5}
+QUICK = {
+    "networks": 3,
+    "episodes": 10,
+    "updates": 2,
+    "test_episodes": 10,
+    "space": "tiny",
+    "way": 5,
+    "most_mmacs": 100.0,
+}
 
 
 @dataclass(frozen=True)
