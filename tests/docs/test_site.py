@@ -111,3 +111,11 @@ def test_every_setting_stands_on_the_page_of_the_command_line():
 )
 def test_links_end_at_the_page_that_shows_the_file(link, source, page, led):
     assert hook.led(link, source, page) == led
+
+
+def test_examples_of_docstrings_become_code():
+    pytest.importorskip("griffe", reason="griffe is not installed: pip install -e '.[docs]'")
+    from tools.docs import doctests
+
+    text = "What it does.\n\n>>> f(1)\n[('a', (1,))]\n>>> g()\n2\n\nMore.\n"
+    assert doctests.fenced(text) == "What it does.\n\n```pycon\n>>> f(1)\n[('a', (1,))]\n>>> g()\n2\n```\n\nMore.\n"
