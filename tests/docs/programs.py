@@ -4,7 +4,7 @@
 
 `edgemeta` is this checkout's, made short unless EDGEMETA_DOCS is "whole". `make` and `pip` check that what is asked
 for exists, since targets and extras are run for real elsewhere; `make -C` is make's own. `npm install` takes what
-`make node` has installed; `ssh` reaches the server of the tests, whatever the host; `torchrun` starts all nodes here.
+`make node` has installed; `ssh` and `scp` reach the server of the tests, whatever the host; `torchrun` starts all here.
 """
 
 from __future__ import annotations
@@ -108,8 +108,14 @@ def ssh(arguments: list[str]) -> int:
         value = [rest.pop(0)] if OPTION.fullmatch(option) else []
         kept += [] if option in ("-p", "-l", "-i") else [option, *value]
     host, *command = rest[1:] if rest[:1] == ["--"] else rest
-    there = [re.sub(r"^\S*python[\d.]*(?= )", sys.executable, part) for part in command]
+    there = [re.sub(r"^\S*python[\d.]*(?= )", f"cd && {sys.executable}", part) for part in command]
     return subprocess.call([_beyond("ssh"), "-F", str(HOME / "ssh_config"), *kept, "--", host.split("@")[-1], *there])
+
+
+def scp(arguments: list[str]) -> int:
+    """Into the home folder of that server, which is not the one that its user has on this machine."""
+    paths = [re.sub(r"^(?:\S+@)?([\w.-]+):(?!/)", rf"\1:{HOME}/board/home/", argument) for argument in arguments]
+    return subprocess.call([_beyond("scp"), "-F", str(HOME / "ssh_config"), *paths])
 
 
 def torchrun(arguments: list[str]) -> int:
@@ -149,6 +155,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "pip": pip,
     "npm": npm,
     "ssh": ssh,
+    "scp": scp,
     "torchrun": torchrun,
 }
 

@@ -16,10 +16,10 @@ from edgemeta.config import default_cache
 from tests import boards, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("edgemeta", "make", "pip", "npm", "ssh", "torchrun")
+PROGRAMS = ("edgemeta", "make", "pip", "npm", "ssh", "scp", "torchrun")
 PYTHONS = ("python", "python3")
 NEEDED = {
-    "ssh": re.compile(r"--ssh\b|--devices\b|^ *ssh ", re.MULTILINE),
+    "ssh": re.compile(r"--ssh\b|--devices\b|^ *(ssh|scp) ", re.MULTILINE),
     "postgresql": re.compile(r"postgresql://"),
     "npm": re.compile(r"\bnpm (install|ci)\b"),
     "compiler": re.compile(r"--c |\bcc |\bmake -C\b"),
