@@ -34,17 +34,16 @@ def pytest_addoption(parser):
 
 # The files that take longest, and thus begin first: one that began last would leave the other processes waiting.
 LONGEST = (
-    "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "export/test_edgemeta_profile.py",
-    "export/test_every_learner.py", "search/test_join.py", "export/test_profile_web.py", "stages/test_searching.py",
+    "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "learners/test_contract.py",
+    "export/test_edgemeta_profile.py", "export/test_every_learner.py", "search/test_join.py", "stages/test_searching.py",
     "latency/test_runners.py", "export/test_web_page.py", "test_torchrun.py", "stages/test_front.py",
     "tools/test_edge_front.py", "search/test_darts.py", "search/test_joint.py", "export/test_c_driver.py",
 )  # fmt: skip
 
 
 def pytest_configure(config):
-    config.option.loadscopereorder = (
-        False  # pytest-xdist's own order: files of many tests first, however short they are
-    )
+    """Not in the order of pytest-xdist: files of many tests first, however short these are."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
