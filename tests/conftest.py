@@ -35,9 +35,10 @@ def pytest_addoption(parser):
 # The files that take longest, and thus begin first: one that began last would leave the other processes waiting.
 LONGEST = (
     "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "learners/test_contract.py",
-    "export/test_edgemeta_profile.py", "export/test_every_learner.py", "search/test_join.py", "stages/test_searching.py",
-    "latency/test_runners.py", "export/test_web_page.py", "test_torchrun.py", "stages/test_front.py",
-    "tools/test_edge_front.py", "search/test_darts.py", "search/test_joint.py", "export/test_c_driver.py",
+    "export/test_edgemeta_profile.py", "export/test_every_learner.py", "search/test_join.py",
+    "stages/test_searching.py", "latency/test_runners.py", "export/test_web_page.py", "test_torchrun.py",
+    "stages/test_front.py", "tools/test_edge_front.py", "search/test_darts.py", "search/test_joint.py",
+    "export/test_c_driver.py",
 )  # fmt: skip
 
 
