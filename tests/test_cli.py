@@ -107,6 +107,14 @@ def test_help_does_not_wait_for_torch():
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_the_quick_demo_asks_for_less():
+    from edgemeta.pipeline import QUICK
+
+    usual, quick = make(COMMANDS["demo"], {}), make(COMMANDS["demo"], QUICK)
+    for less in ("trials", "rungs", "eval_episodes", "episodes", "test_episodes"):
+        assert getattr(quick, less) < getattr(usual, less)
+
+
 def readme_commands() -> list[str]:
     text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)

@@ -141,7 +141,7 @@ def test_watching_a_folder(runtime, folder, state, tmp_path, draw):
         save_pictures(frames, {"deeper": draw(1, seed=2)["left"]})
         assert process.stdout.readline().split("\t")[:2] == [str(frames / "deeper" / "0.png"), "LEFT"]
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "") and process.returncode == 0
+        assert process.communicate(timeout=50) == ("", "") and process.returncode == 0
     finally:
         process.kill()
         process.communicate()
