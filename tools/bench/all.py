@@ -111,7 +111,7 @@ def run(name: str, bench: Bench, args: argparse.Namespace) -> Outcome:
 
 
 def command(bench: Bench, path: Path, args: argparse.Namespace) -> list[str]:
-    options = ["--quick"] if args.quick else bench.options.split()
+    options = (["--quick"] if args.quick else bench.options.split()) + bench.part.split()
     options += ["--data-root", str(args.data_root.resolve())] if bench.data else []
     options += ["--run", str(args.out / "kept" / path.stem)] if bench.keeps else []
     options += ["--goals", str(args.goals.resolve())] if args.goals else []
