@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from tqdm import tqdm
-
+from edgemeta import terminal
 from edgemeta.contracts import Searcher
 from edgemeta.errors import Diverged, EdgemetaError
 from edgemeta.search.claims import Claims
@@ -232,7 +231,7 @@ class Search:
         """
         count, running = 0, self._running
         running.clear()
-        with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
+        with terminal.bar(total=max(total, 0), desc=title, unit="net", progress=self.progress) as bar:
             for arch in archs:
                 count += 1
                 known = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
@@ -282,7 +281,7 @@ class Search:
             self._fresh = self._pools.enter_context(worker_pool(self.workers))
             return self._fresh.submit(within, self.trial_seconds, run_job, job)
 
-    def _finish(self, bar: tqdm) -> None:
+    def _finish(self, bar: terminal.Bar) -> None:
         """Tell the searcher of the oldest network's first score, when it is known."""
         oldest = self._running[0]
         self._pauses = _pauses()

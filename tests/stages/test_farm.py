@@ -168,14 +168,14 @@ def test_a_search_profiles_the_device_measures_there_and_tells(boards, tmp_path,
     settings = {"space": "tiny", "in_shape": (1, 12, 12), "data": "npz", "root": tmp_path / "blobs.npz", "way": 4}
     settings |= {"cache": tmp_path / "cache", "rungs": (3,), "eval_episodes": 4, "workers": 1, "trials": 1}
     settings |= {"searcher": "random", "progress": False, "run": run, "device": "board", "devices": devices}
-    told = pipeline.search(**settings)
+    told = str(pipeline.search(**settings))
     noted = json.loads((run / "search.json").read_text())
     assert noted["winner"]["how"] in ("measured on board-1", "measured on board-2") and noted["winner"]["measured"]
     assert noted["winner"]["how"] in told and len(list(run.glob("profile-tiny-1x12x12-board-?.json"))) == 1
     for each in boards:
         break_off(each, for_good=True)
     with pytest.warns(UserWarning, match="board unreachable"):
-        told = pipeline.search(**settings)
+        told = str(pipeline.search(**settings))
     assert "predicted only (board unreachable: " in told
     assert json.loads((run / "search.json").read_text())["winner"]["measured"] is None
     story = summary.story(RunFolder(run))
