@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import keyword
 import math
@@ -40,6 +41,11 @@ COMMANDS: dict[str, type] = {
     "demo": config.Demo,
 }
 INTERRUPTED = 130
+# What is wrong with a folder or its disk, and not with us.
+OF_THE_PLACE = {
+    getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EISDIR", "ENOTDIR", "ENAMETOOLONG")
+}
+ADVICE = "see that its disk has room and that this user may read and write there, or name another"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in OF_THE_PLACE:
+            raise
+        _complain("edgemeta: ", f"cannot use {error.filename or 'a file'}: {error.strerror}; {ADVICE}")
+        return 2
 
 
 def _run(argv: list[str]) -> int:

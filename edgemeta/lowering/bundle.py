@@ -331,7 +331,9 @@ def _validated(record: Any, where: str) -> Manifest:
         return Manifest.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "manifest"
+        if not first["loc"]:
+            raise BadBundle(f"{where}: the manifest holds no JSON object; export the bundle again") from error
+        place = ".".join(map(str, first["loc"]))
         raise BadBundle(f"{where}: {place}: {first['msg']}; correct it or export the bundle again") from error
 
 

@@ -96,6 +96,7 @@ def test_all_devices_are_profiled_at_once_and_only_once(boards, tmp_path, capsys
         (["profile", "--devices", "d.toml", "--runtime", "onnxruntime-web"], "only onnxruntime"),
         (["profile", "--devices", "d.toml", "--only", "bord"], "no device 'bord'; did you mean 'board'?"),
         (["profile", "--devices", "absent.toml"], "cannot read absent.toml"),
+        (["profile", "--devices", "unlike.toml"], "[a] and [b] are both pi, but threads is 1 and 2; make them equal"),
         (["search", "--devices", "d.toml"], "--devices needs --device, one of d.toml"),
         (["search", "--devices", "d.toml", "--device", "bord"], "did you mean 'board'?"),
         (["search", "--devices", "d.toml", "--device", "board", "--energy-mj", "1"], "not measured over ssh"),
@@ -104,10 +105,11 @@ def test_all_devices_are_profiled_at_once_and_only_once(boards, tmp_path, capsys
 def test_mistakes_are_one_line_and_leave_nothing(capsys, tmp_path, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
     Path("d.toml").write_text("[board-1]\n[board-2]\n")
+    Path("unlike.toml").write_text("[a]\nlike = 'pi'\nthreads = 1\n[b]\nlike = 'pi'\nthreads = 2\n")
     assert main(arguments) == 2
     shown = capsys.readouterr().err.strip()
     assert says in shown and "\n" not in shown
-    assert [path.name for path in tmp_path.iterdir()] == ["d.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.toml", "unlike.toml"]
 
 
 @pytest.fixture
