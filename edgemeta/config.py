@@ -305,8 +305,6 @@ def make(config: type[T], settings: Mapping[str, Any]) -> T:
     ranges.in_range(made)
     if isinstance(made, Profile):
         _one_way(made)
-    if isinstance(made, Import) and not made.format:
-        raise BadConfig("setting format is not given; `edgemeta profile import --help` lists them: give --format")
     if isinstance(made, Import) and made.file is None:
         raise BadConfig("no file to import: name it, as in `edgemeta profile import --format nb201 table.npz`")
     return made

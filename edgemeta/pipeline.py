@@ -306,7 +306,7 @@ def demo(config: configs.Demo) -> Told:
     shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
     facts["search"] = _tell("the search, best first", search(config))
     facts["train"] = _tell("accuracy on held-out classes, in percent", train(config))
-    facts["export"] = _tell("bundles, measured here", export(make(configs.Export, shared)))
+    facts["export"] = _tell("bundles", export(make(configs.Export, shared)))
     facts["on_device"] = _tell("the device's own answers beside torch's", _on_device(config))
     last = report(make(configs.Report, shared))
     return Told(last.text, facts | last.facts)

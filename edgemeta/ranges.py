@@ -11,6 +11,7 @@ from edgemeta.errors import BadConfig
 SEEDS = 2**63  # torch, numpy and random all take what is below
 MAY_BE_OFF = ("patience", "front", "shards", "unknown")  # settings that 0 turns off
 MOST_AT_ONCE = 256  # threads or processes
+PORTS = 65536
 
 
 def told(error: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -44,5 +45,7 @@ def in_range(config: Any) -> None:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")
             if f.name == "unknown" and number >= 1:
                 raise BadConfig(f"setting unknown = {value!r}: a share of examples; give 0 or more, and below 1")
+            if f.name == "port" and number >= PORTS:
+                raise BadConfig(f"setting port = {value!r}: should be below {PORTS}; leave it out for 8000")
             if f.name == "way" and number < 2:
                 raise BadConfig(f"setting way = {value!r}: few-shot learning tells classes apart; give at least 2")

@@ -35,7 +35,8 @@ def fails(capsys, *arguments: str) -> str:
         (["predict", "--unknown", "5"], "unknown = 5.0: a share of examples; give 0 or more, and below 1"),
         (["predict", "--unknown", "nan"], "unknown = nan: should be 0 or more"),
         (["profile", "--threads", "many"], "threads = 'many': should be a whole number"),
-        (["import"], "give --format"),
+        (["import"], "no file to import: name it"),
+        (["import", "table.npz"], "choose one of: fbnet, nb201, ofa, timings; give --format"),
         (["import", "--format", "nb201"], "no file to import: name it"),
         (
             ["search", "--storage", "postgresql://nobody@127.0.0.1:1/x", "--device", "null"],

@@ -283,15 +283,16 @@ def _told(
     fitting = [choice for choice in choices if not choice.over]
     broke = [outcome.candidate.arch for outcome in refused]
     rows = [_row(choice, winner.candidate.arch, broke) for choice in fitting[:SHOWN]]
-    over = len(choices) - len(fitting)
     how = "measured here" if winner.measured else "predicted, not measured: the device is not this machine"
     best = next(choice for choice in fitting if choice.member.arch == winner.candidate.arch)
     own = f", {100 * best.own:.0f} % of {best.asked} of your images left out in turn" if best.own is not None else ""
     manifest = bundles.read(folder.bundle)
+    fit = f"{len(fitting)} of {len(choices)} trained networks fit {config.cap}"
+    fit = fit if config.cap != Cost() else f"{len(choices)} trained networks"
     shown = f"; the best {SHOWN} are shown" if len(fitting) > SHOWN else ""
     return [
         table(rows),
-        f"{len(fitting)} of {len(choices)} trained networks fit {config.cap} on {profile.device}; {over} do not{shown}",
+        f"{fit} on {profile.device}{shown}",
         f"chosen {_picks(best.member)}: {winner.cost} ({how}); expected to be right most often: "
         f"{100 * best.known:.1f} % on held-out classes, 5 at a time{own}",
         *telling.costs_text(manifest),
