@@ -78,7 +78,7 @@ class Pick(Budget):
     """A checked bundle of a network that comes trained, the best under the caps, taught the classes of a folder."""
 
     images: Path = setting(Path("images"), "folder with one folder of images per class")
-    zoo: Path | None = setting(None, "folder of other trained networks than those that come with edgemeta")
+    zoo: Path | None = setting(None, "file of other trained networks than those that come with edgemeta")
 
     @property
     def cap(self) -> Cost:
