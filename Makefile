@@ -39,11 +39,8 @@ lint: $(STAMP)  ## linters, type checker and import rule alone
 	$(BIN)/mypy
 	$(BIN)/python tools/check_layers.py
 
-bench: $(STAMP)  ## every benchmark, JSON into runs/bench (GOALS=file.json compares; expect hours)
-	@status=0; mkdir -p runs/bench; for script in tools/bench/[a-z]*.py; do \
-	  [ -f $$script ] || continue; name=$$(basename $$script .py); echo "== $$name"; \
-	  $(BIN)/python $$script --json runs/bench/$$name.json $(if $(GOALS),--goals $(GOALS)) $(ARGS) || status=1; \
-	done; exit $$status
+bench: $(STAMP)  ## every benchmark and its tables, into runs/bench (ARGS=--quick: minutes; in full: hours; ARGS='--only NAME')
+	$(BIN)/python tools/bench/all.py $(if $(GOALS),--goals $(GOALS)) $(ARGS)
 
 wheel: $(STAMP) web  ## build dist/edgemeta-*.whl, with onnxruntime-web in it where npm is
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgemeta.types import Arch, Op, Shape, Trial
@@ -49,7 +49,8 @@ class Learner(NamedTuple):
     start: Callable[[Params, Support], Fast]  # slow, support -> fast
     step: Callable[[Params, Fast, Support], Fast]
     predict: Callable[[Params, Fast, Tensor], Tensor]  # slow, fast, x -> logits (n, way)
-    outer: Callable | None = None  # slow, tasks, weights -> loss and gradient, where it is not that of the query loss
+    # slow, tasks, weights -> loss and gradient, where it is not that of the query loss
+    outer: Callable[..., tuple[Tensor, Params]] | None = None
     transductive: bool = False  # queries are normalised by one another: to be said beside every figure
     # Fast tensors have a row for each class, and those of all examples are the sums of those of some and of the others,
     # zeros standing for a class that is not among them: a device may add shots up instead of keeping them.
@@ -90,6 +91,3 @@ class Predictor(Protocol):
     def latency(self, ops: Sequence[Op]) -> Latency: ...
 
     def additive(self, space: Any) -> Additive: ...
-
-
-Factory = Mapping[str, Callable]  # a registry: name -> maker; the CLI, the tests and the docs all read it

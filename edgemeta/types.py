@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,12 +16,25 @@ KIB = 1024.0
 Shape = tuple[int, int, int]  # (channels, height, width) of one example
 
 
+def text_of(shape: Iterable[int]) -> str:
+    """Sizes as they are told and as names hold them.
+
+    >>> text_of((1, 28, 28))
+    '1x28x28'
+    """
+    return "x".join(map(str, shape))
+
+
 @dataclass(frozen=True)
 class Op:
     """One operator of an architecture, after batch-norm folding, for one example.
 
     `inputs` are positions of its producers in the list the operator stands in; -1 is the network's input.
     The list is in topological order, so a reader needs no graph library to walk it.
+
+    >>> op = Op("conv", (1, 28, 28), (8, 14, 14), kernel=3, stride=2, act="relu")
+    >>> op.key, op.macs
+    ('conv_1x28x28-8x14x14_k3s2g1_relu', 14112)
     """
 
     kind: str  # what `space.ops.Tape` lays: "conv", "maxpool", "add", "gap" (global average pool), ...
@@ -38,7 +51,7 @@ class Op:
     @cached_property
     def key(self) -> str:
         """What two operators must share to share a timing: everything but their place in the network."""
-        shape = "x".join(map(str, self.in_shape)) + "-" + "x".join(map(str, self.out_shape))
+        shape = f"{text_of(self.in_shape)}-{text_of(self.out_shape)}"
         seldom = (f"d{self.dilation}" if self.dilation > 1 else "") + ("f" if self.flat else "")
         return f"{self.kind}_{shape}_k{self.kernel}s{self.stride}g{self.groups}{seldom}_{self.act}"
 
@@ -97,14 +110,23 @@ class Arch:
 
     @classmethod
     def parse(cls, text: str, space: str = "") -> Arch:
-        """What `str` gives, or its picks alone where the space is given; ValueError where it is neither."""
+        """What `str` gives, or its picks alone where the space is given; ValueError where it is neither.
+
+        >>> str(Arch.parse("0.2.1", "tiny-1x12x12").swap(1, 0))
+        'tiny-1x12x12:0.0.1'
+        """
         own, _, picks = text.strip().rpartition(":")
         return cls(own or space, tuple(map(int, picks.split("."))))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one inference of one example costs; the same record, used as a cap, is a budget."""
+    """What one inference of one example costs; the same record, used as a cap, is a budget.
+
+    >>> found = Cost(latency_ms=0.5, ram_kib=64.0)
+    >>> found.fits(Cost(latency_ms=0.6)), found.over(Cost(latency_ms=0.4, ram_kib=64.0))
+    (True, ('latency_ms',))
+    """
 
     latency_ms: float = math.inf
     ram_kib: float = math.inf  # peak of live activations

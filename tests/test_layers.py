@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ def plant(root: Path, path: str, text: str) -> list[str]:
 
 def test_this_checkout_keeps_the_rule():
     assert check(ROOT) == []
+
+
+@pytest.mark.parametrize("folder", ["space", "data", "nets", "learners", "latency", "search", "lowering"])
+def test_the_first_file_of_a_folder_names_its_modules(folder):
+    said = ast.get_docstring(ast.parse((ROOT / "edgemeta" / folder / "__init__.py").read_text()))
+    modules = {path.stem for path in (ROOT / "edgemeta" / folder).glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", said or "")) == modules
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset
 from edgemeta.data.splits import by_class
 from edgemeta.errors import BadData
-from edgemeta.types import Shape
+from edgemeta.types import Shape, text_of
 
 MAX_BYTES = 16 * 2**30
 _NEXT = "write it with np.savez(path, x=x, y=y), x (n, C, H, W) or (n, H, W) float or uint8, y (n,)"
@@ -96,7 +96,7 @@ def _images(x: np.ndarray, in_shape: Shape, path: Path) -> np.ndarray:
     """(n, C, H, W) uint8 or finite float32 of the shape that was asked for."""
     images = x[:, None] if x.ndim == 3 else x
     if images.shape[1:] != tuple(in_shape):
-        has, wanted = ("x".join(map(str, shape)) for shape in (images.shape[1:], in_shape))
+        has, wanted = text_of(images.shape[1:]), text_of(in_shape)
         raise BadData(f"{path} has examples of {has}, not {wanted}; set in_shape to {has}")
     if images.dtype == np.uint8:
         return images

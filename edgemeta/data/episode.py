@@ -67,7 +67,13 @@ def require_variety(pool: Pool) -> None:
 
 
 def draw(pool: Pool, way: int, shot: int, query: int, *, rng: np.random.Generator) -> Draw:
-    """A random episode among the classes that have `shot + query` images."""
+    """A random episode among the classes that have `shot + query` images.
+
+    >>> pool = Pool(torch.zeros(40, 1, 4, 4), 1.0, tuple(np.arange(40).reshape(4, 10)), ("a", "b", "c", "d"))
+    >>> drawn = draw(pool, way=3, shot=1, query=2, rng=np.random.default_rng(0))
+    >>> drawn.support.shape, drawn.query.shape, drawn.classes.shape
+    ((3, 1), (3, 2), (3,))
+    """
     flat, start, size = pool._layout
     enough = np.flatnonzero(size >= shot + query)
     if min(way, shot) < 1 or query < 0 or len(enough) < way:

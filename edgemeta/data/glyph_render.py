@@ -14,6 +14,7 @@ from edgemeta.data.glyph_select import GRID
 from edgemeta.data.glyph_skeleton import MAX_STROKES, PADDING, UNITS_PER_CELL, Templates
 
 UNITS = 28  # an image's shorter side
+WAVES = 4  # that an elastic displacement is made of
 PEN_BATCH = 32  # images whose pixel-to-point distances stay in the processor's cache
 
 
@@ -117,12 +118,12 @@ def _affine(n: int, recipe: Recipe, rng: Generator) -> tuple[Tensor, Tensor]:
     return rotation @ stretch, recipe.shift * _uniform((n, 1, 2), rng)
 
 
-def _elastic(n: int, recipe: Recipe, rng: Generator, waves: int = 4) -> Callable[[Tensor], Tensor]:
+def _elastic(n: int, recipe: Recipe, rng: Generator) -> Callable[[Tensor], Tensor]:
     """A smooth displacement per image, (n, p, 2) -> (n, p, 2): plane waves, 14 to 36 units long."""
-    direction = 2 * math.pi * torch.rand(n, waves, generator=rng)
-    frequency = 2 * math.pi / (14 + 22 * torch.rand(n, waves, generator=rng))
-    phase = 2 * math.pi * torch.rand(n, 1, waves, generator=rng)
-    amplitude = recipe.elastic / math.sqrt(waves) * torch.randn(n, waves, 2, generator=rng)
+    direction = 2 * math.pi * torch.rand(n, WAVES, generator=rng)
+    frequency = 2 * math.pi / (14 + 22 * torch.rand(n, WAVES, generator=rng))
+    phase = 2 * math.pi * torch.rand(n, 1, WAVES, generator=rng)
+    amplitude = recipe.elastic / math.sqrt(WAVES) * torch.randn(n, WAVES, 2, generator=rng)
     towards = torch.stack([direction.cos(), direction.sin()], 1) * frequency[:, None]
     return lambda points: torch.baddbmm(phase, points, towards).sin() @ amplitude
 

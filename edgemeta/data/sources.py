@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgemeta.contracts import Factory
 from edgemeta.data.arrays import load_npz
 from edgemeta.data.dataset import Dataset
 from edgemeta.data.digits import load_digits
@@ -16,7 +16,7 @@ from edgemeta.data.omniglot import load_omniglot
 from edgemeta.errors import BadConfig, BadData, nearest
 from edgemeta.types import Shape
 
-SOURCES: Factory = {
+SOURCES: Mapping[str, Callable[..., Dataset]] = {
     "glyphs": load_glyphs,
     "digits": load_digits,
     "omniglot": load_omniglot,
@@ -37,6 +37,3 @@ def load(
             advice = nearest(setting, known) if known else "it has none"
             raise BadConfig(f"data set {name!r} has no setting {setting!r}; {advice}")
     return SOURCES[name](in_shape=tuple(in_shape), root=root, cache=cache, seed=seed, **settings)
-
-
-__all__ = ["SOURCES", "Dataset", "load"]

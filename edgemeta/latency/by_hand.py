@@ -7,10 +7,11 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgemeta.errors import BadConfig, BadProfile
-from edgemeta.types import Arch, NetTiming, Op, Profile, Timing
+from edgemeta.space.space import Space
+from edgemeta.types import Arch, NetTiming, Profile, Timing
 
 from . import checks
 
@@ -19,16 +20,7 @@ MAX_BYTES = 16 * 2**20
 NEXT = 'write lines of `arch,ms` as CSV under that heading, or {"arch": ms} as JSON'
 
 
-class Walk(Protocol):
-    """What is asked of a space."""
-
-    @property
-    def name(self) -> str: ...
-
-    def ops(self, arch: Arch) -> tuple[Op, ...]: ...
-
-
-def read(path: Path, space: Walk, device: str, *, threads: int = 1, precision: str = "fp32") -> Profile:
+def read(path: Path, space: Space, device: str, *, threads: int = 1, precision: str = "fp32") -> Profile:
     """The profile of `device` with the timings of `path`; an architecture is its picks, "1.0.2", or as it prints."""
     nets = [_net(name, ms, space, path) for name, ms in _rows(path)]
     checks.check_nets(nets, str(path))
@@ -53,7 +45,7 @@ def read(path: Path, space: Walk, device: str, *, threads: int = 1, precision: s
     )
 
 
-def _net(name: str, value: Any, space: Walk, path: Path) -> NetTiming:
+def _net(name: str, value: Any, space: Space, path: Path) -> NetTiming:
     arch = _arch(name, space, path)
     ms = checks.value_ms(value, f"{path}: {arch}")
     try:
@@ -62,7 +54,7 @@ def _net(name: str, value: Any, space: Walk, path: Path) -> NetTiming:
         raise BadProfile(f"{path}: {error}; correct it, or name its space with --space and --in-shape") from None
 
 
-def _arch(name: str, space: Walk, path: Path) -> Arch:
+def _arch(name: str, space: Space, path: Path) -> Arch:
     try:
         return Arch.parse(name, space.name)
     except ValueError:

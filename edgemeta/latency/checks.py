@@ -64,7 +64,8 @@ def check_nets(nets: Sequence[NetTiming], what: str) -> None:
         raise BadProfile(f"{what} holds no timing of a network; time some with `edgemeta profile --timings 10`")
     for net in nets:
         value_ms(net.timing.median_ms, f"{what}: {net.arch}")
-    for arch, times in _by_arch(nets).items():
+    for arch, same in _grouped(nets).items():
+        times = [net.timing.median_ms for net in same]
         if max(times) >= DISAGREE * min(times):
             raise BadProfile(
                 f"{what}: two timings of {arch} are {max(times) / min(times):.1f}-fold apart ({min(times):g} and "
@@ -154,8 +155,3 @@ def _grouped(nets: Sequence[NetTiming]) -> Mapping[Arch, list[NetTiming]]:
     for net in nets:
         found.setdefault(net.arch, []).append(net)
     return found
-
-
-def _by_arch(nets: Sequence[NetTiming]) -> Mapping[Arch, list[float]]:
-    """The timings of the networks that have several."""
-    return {arch: [net.timing.median_ms for net in same] for arch, same in _grouped(nets).items() if len(same) > 1}

@@ -112,7 +112,11 @@ def shown(lines: Iterator[str], title: str, limit: float, progress: bool) -> Ite
 
 
 def progress_of(line: str) -> tuple[int, int] | None:
-    """(done, total) of a line that tells it."""
+    """(done, total) of a line that tells it.
+
+    >>> progress_of("progress 3 40"), progress_of("cannot open the model")
+    ((3, 40), None)
+    """
     word, *numbers = line.split()[:3] or [""]
     if word != "progress" or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
         return None

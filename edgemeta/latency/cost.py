@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from edgemeta.contracts import Predictor
-from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op
+from edgemeta.types import FLOAT_BYTES, KIB, Cost, Op, Profile
 
 # Bytes of an ONNX file beside its weights: a node with its names and attributes, and the tensor headers it brings.
 _FILE_BYTES = 100
@@ -37,6 +37,12 @@ def _cost(ops: Sequence[Op], predictor: Predictor, body_ms: float) -> Cost:
     return Cost(ms, peak_ram_kib(ops, precision), flash_kib(ops, precision), energy_mj(ms, predictor))
 
 
+def beside(profile: Profile) -> tuple[float, float, float | None, str]:
+    """What a predictor says beside latencies: `head_ms`, `slow_ratio`, `per_ms_mj` and `precision` of its contract."""
+    known = profile.overhead
+    return known.get("head_ms", 0.0), known.get("slow_ratio", 1.0), known.get("per_ms_mj"), profile.precision
+
+
 def energy_mj(ms: float, predictor: Predictor) -> float:
     """Energy of an inference that takes `ms`; infinite, so that it meets no cap, where the device's was not measured.
 
@@ -54,17 +60,21 @@ def peak_ram_kib(ops: Sequence[Op], precision: str = "fp32") -> float:
 
     An int8 network takes and gives float32 and holds bytes between: image and features are there twice while they are
     converted, which tells only in the smallest networks.
+
+    >>> image, map_ = (1, 16, 16), (4, 16, 16)
+    >>> peak_ram_kib([Op("conv", image, map_, kernel=3), Op("conv", map_, map_, kernel=3, inputs=(0,))])  # two maps
+    8.0
     """
     whole = _peak_bytes(ops)
     if precision != "int8":
         return whole / KIB
-    ends = max(_volume(ops[0].in_shape), _volume(ops[-1].out_shape))
+    ends = max(math.prod(ops[0].in_shape), math.prod(ops[-1].out_shape))
     return max(whole // FLOAT_BYTES, (FLOAT_BYTES + 1) * ends) / KIB
 
 
 def _peak_bytes(ops: Sequence[Op]) -> int:
     last = {j: i for i, op in enumerate(ops) for j in op.inputs}
-    live = {-1: FLOAT_BYTES * _volume(ops[0].in_shape)}
+    live = {-1: FLOAT_BYTES * math.prod(ops[0].in_shape)}
     peak = total = live[-1]
     for i, op in enumerate(ops):
         live[i] = op.act_bytes
@@ -74,10 +84,6 @@ def _peak_bytes(ops: Sequence[Op]) -> int:
             if last.get(j, len(ops)) <= i:
                 total -= live.pop(j)
     return peak
-
-
-def _volume(shape: tuple[int, int, int]) -> int:
-    return shape[0] * shape[1] * shape[2]
 
 
 def flash_kib(ops: Sequence[Op], precision: str = "fp32") -> float:

@@ -18,11 +18,10 @@ from edgemeta.errors import BadConfig
 from edgemeta.space.space import Space
 from edgemeta.types import NetTiming, Profile
 
-from .measure import session
+from .measure import RUNTIME, session
 from .onnx_net import to_onnx
 
 ROOT = Path("/sys/class/powercap")
-RUNTIME = "onnxruntime"  # the loops run in it, so only its profiles get a rate
 RATE = "per_ms_mj"  # of a profile's overhead: mJ per ms of inference
 FEWEST_NETS, NETS = 10, 12
 SECONDS = 6.0  # in loops, over all networks; the counter moves about once a millisecond
@@ -77,7 +76,7 @@ def added(profile: Profile, space: Space, *, root: Path = ROOT, seconds: float =
 
     One rate stands for every network: energy_mj = per_ms_mj x latency_ms.
     """
-    counters, timed = packages(root), spread(profile.nets)
+    counters, timed = packages(root), spread(profile.nets)  # the loops run in RUNTIME: only its profiles get a rate
     if not counters or len(timed) < FEWEST_NETS or (profile.runtime, profile.precision) != (RUNTIME, "fp32"):
         return profile
     feeds = {"x": np.random.default_rng(0).standard_normal((1, *space.in_shape), dtype=np.float32)}
@@ -88,10 +87,10 @@ def added(profile: Profile, space: Space, *, root: Path = ROOT, seconds: float =
     return with_rate(profile, drawn)
 
 
-def spread(nets: Sequence[NetTiming], count: int = NETS) -> list[NetTiming]:
-    """Networks from the fastest to the slowest, evenly over their ranks."""
+def spread(nets: Sequence[NetTiming]) -> list[NetTiming]:
+    """At most NETS networks from the fastest to the slowest, evenly over their ranks."""
     ranked = sorted(nets, key=lambda net: net.timing.median_ms)
-    places = sorted(set(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int).tolist()))
+    places = sorted(set(np.linspace(0, len(ranked) - 1, min(NETS, len(ranked))).round().astype(int).tolist()))
     return [ranked[place] for place in places]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgemeta.types import Op
+from edgemeta.types import KIB, Op
 
 LANES = 16  # channels a vector unit works on at once; runtimes pad to it
 TERMS = 7
@@ -16,7 +16,11 @@ _FEW_CHANNELS = 4  # an image, not a feature map: runtimes read it with another 
 
 
 def family(op: Op) -> str:
-    """Operators that share a kernel implementation, so that one may tell of another."""
+    """Operators that share a kernel implementation, so that one may tell of another.
+
+    >>> [family(Op("conv", (8, 7, 7), (8, 7, 7), kernel, groups=groups)) for kernel, groups in ((1, 1), (3, 1), (3, 8))]
+    ['pointwise', 'dense', 'depthwise']
+    """
     if op.kind != "conv":
         return op.kind
     if op.groups > 1:
@@ -64,12 +68,12 @@ def beyond(ops: Sequence[Op]) -> list[float]:
     not add up without this.
     """
     kib = working_set_kib(ops)
-    return [max(0.0, kib - knot) / 1024 for knot in KNOTS_KIB]
+    return [max(0.0, kib - knot) / KIB for knot in KNOTS_KIB]
 
 
 def working_set_kib(ops: Sequence[Op]) -> float:
     """All weights and activations of a network."""
-    return sum(op.weight_bytes + op.act_bytes for op in ops) / 1024
+    return sum(op.weight_bytes + op.act_bytes for op in ops) / KIB
 
 
 def slope_name(knot_kib: int) -> str:

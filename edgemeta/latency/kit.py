@@ -20,7 +20,8 @@ from edgemeta.space.space import Space
 from edgemeta.types import Arch
 
 from . import cover
-from .onnx_net import WEIGHTS_FILE, classify_onnx, stored_model, stored_weights
+from .onnx_net import classify_onnx, stored_model, stored_weights
+from .onnx_parts import WEIGHTS_FILE
 
 FORMAT = 1
 PLAN = "plan.json"
@@ -109,8 +110,6 @@ def read(folder: Path | str, space: Space | None = None) -> Kit:
     plan = _plan(folder)
     try:
         own = named(plan["space"]) if space is None else space
-        if not isinstance(own, Space):
-            raise BadProfile(f"the kit {folder} is of {own.name}, whose networks are predicted and never run; {_AGAIN}")
         if plan["space"] != own.name:
             raise BadProfile(f"the kit {folder} is of space {plan['space']}, not {own.name}; {_AGAIN}")
         names = [*plan["models"], plan["reference"], plan["head"], f"models/{WEIGHTS_FILE}", "models/input.bin"]

@@ -22,5 +22,9 @@ def _text(path: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A name fit for a file: lower case, digits and dashes."""
+    """A name fit for a file: lower case, digits and dashes.
+
+    >>> slug("Intel(R) Xeon(R) CPU @ 2.20GHz")
+    'intel-xeon-cpu-2-20ghz'
+    """
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", name.lower())).strip("-") or "unknown"

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgemeta.types import Op
 
-from .onnx_parts import POOL, STORED_SCALE, Cutter, float_nodes, model, nodes, pool, stored, value
+from .onnx_parts import POOL, STORED_SCALE, Cutter, float_model, model, nodes, pool, stored, value
 
 Range = tuple[float, float]  # lowest and highest value of an activation
 LEVELS = 255  # steps of an unsigned byte
@@ -50,9 +50,7 @@ def to_onnx(
 
 def calibration_model(ops: Sequence[Op], weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The float network with every activation as an output, in the order of `ops`."""
-    names = [f"{i}.{part}" for i, op in enumerate(ops) if op.kind == "conv" for part in ("weight", "bias")]
-    initializers = [numpy_helper.from_array(np.ascontiguousarray(weights[name]), name) for name in names]
-    made = model(ops, [node for i, op in enumerate(ops) for node in float_nodes(i, op)], initializers, batch=None)
+    made = float_model(ops, weights, batch=None)
     outputs = [
         helper.make_tensor_value_info(value(i), TensorProto.FLOAT, ["n", *op.out_shape]) for i, op in enumerate(ops)
     ]

@@ -12,18 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgemeta.types import FLOAT_BYTES, Op
 
 from . import onnx_int8
-from .onnx_parts import IR_VERSION, OPSET, POOL, STORED_SCALE, WEIGHTS_FILE, Cutter, float_nodes, model, pool, stored
-
-__all__ = [
-    "IR_VERSION",
-    "OPSET",
-    "WEIGHTS_FILE",
-    "classify_onnx",
-    "random_weights",
-    "stored_model",
-    "stored_weights",
-    "to_onnx",
-]
+from .onnx_parts import IR_VERSION, OPSET, POOL, STORED_SCALE, Cutter, float_body, float_model, model, pool, stored
 
 
 def to_onnx(
@@ -34,10 +23,7 @@ def to_onnx(
     `weights` are those of `nets.build.fold`; without them, random ones of the right scale, for timing:
     zeros and denormals would run at another speed.
     """
-    weights = random_weights(ops) if weights is None else weights
-    names = [f"{i}.{part}" for i, op in enumerate(ops) if op.kind == "conv" for part in ("weight", "bias")]
-    initializers = [numpy_helper.from_array(np.ascontiguousarray(weights[name]), name) for name in names]
-    return model(ops, _nodes(ops), initializers, batch=batch)
+    return float_model(ops, random_weights(ops) if weights is None else weights, batch=batch)
 
 
 def stored_model(ops: Sequence[Op], *, precision: str = "fp32") -> bytes:
@@ -49,16 +35,12 @@ def stored_model(ops: Sequence[Op], *, precision: str = "fp32") -> bytes:
         return onnx_int8.stored_model(ops).SerializeToString()
     cutter = Cutter(FLOAT_BYTES * POOL)
     initializers = [tensor for i, op in enumerate(ops) if op.kind == "conv" for tensor in _stored(i, op, cutter)]
-    return model(ops, _nodes(ops), initializers, batch=1).SerializeToString()
+    return model(ops, float_body(ops), initializers, batch=1).SerializeToString()
 
 
 def stored_weights(precision: str = "fp32") -> bytes:
     """What WEIGHTS_FILE holds for models of one precision."""
     return onnx_int8.stored_weights() if precision == "int8" else (pool() * STORED_SCALE).tobytes()
-
-
-def _nodes(ops: Sequence[Op]) -> list[onnx.NodeProto]:
-    return [node for i, op in enumerate(ops) for node in float_nodes(i, op)]
 
 
 def _stored(i: int, op: Op, cutter: Cutter) -> list[TensorProto]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -86,6 +86,10 @@ def float_nodes(i: int, op: Op) -> list[onnx.NodeProto]:
     return made
 
 
+def float_body(ops: Sequence[Op]) -> list[onnx.NodeProto]:
+    return [node for i, op in enumerate(ops) for node in float_nodes(i, op)]
+
+
 def model(
     ops: Sequence[Op],
     nodes: Sequence[onnx.NodeProto],
@@ -103,6 +107,13 @@ def model(
     graph = helper.make_graph([*nodes, flatten], "body", [x], [z], [*initializers, flat])
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="edgemeta")
+
+
+def float_model(ops: Sequence[Op], weights: Mapping[str, np.ndarray], *, batch: int | None) -> onnx.ModelProto:
+    """The float network with `weights` named as those of `nets.build.fold`."""
+    names = [f"{i}.{part}" for i, op in enumerate(ops) if op.kind == "conv" for part in ("weight", "bias")]
+    initializers = [numpy_helper.from_array(np.ascontiguousarray(weights[name]), name) for name in names]
+    return model(ops, float_body(ops), initializers, batch=batch)
 
 
 def stored(name: str, shape: Sequence[int], dtype: int, offset: int) -> TensorProto:

@@ -24,7 +24,7 @@ MAX_MEDIAN_MS = 1e4  # an operator of a small network that takes 10 s is a time 
 AGAIN = "run `edgemeta profile` to measure this machine"
 
 _N = r"(\d{1,7})"
-_KEY = re.compile(rf"([a-z]+)_{_N}x{_N}x{_N}-{_N}x{_N}x{_N}_k{_N}s{_N}g{_N}_([a-z]+)")
+_KEY = re.compile(rf"([a-z]+)_{_N}x{_N}x{_N}-{_N}x{_N}x{_N}_k{_N}s{_N}g{_N}(?:d{_N})?(f?)_([a-z]+)")
 _Ms = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Size = Annotated[int, Field(ge=0, lt=10**7)]  # what is computed of nine of them is a float yet
 _Name = Annotated[str, Field(min_length=1)]
@@ -49,6 +49,8 @@ class _Op(_Strict):
     groups: _Size
     act: str
     inputs: tuple[Annotated[int, Field(ge=-1, lt=10**7)], ...]
+    dilation: _Size = 1
+    flat: bool = False
 
 
 class _Net(_Strict):
@@ -190,9 +192,10 @@ def _op_of(key: str) -> Op | None:
     found = _KEY.fullmatch(key)
     if not found:
         return None
-    kind, *numbers, act = found.groups()
+    kind, *numbers, dilation, flat, act = found.groups()
     c_in, h_in, w_in, c, h, w, kernel, stride, groups = map(int, numbers)
-    return Op(kind, (c_in, h_in, w_in), (c, h, w), kernel, stride, max(1, groups), act)
+    seldom: dict[str, Any] = {"dilation": int(dilation or 1), "flat": bool(flat)}
+    return Op(kind, (c_in, h_in, w_in), (c, h, w), kernel, stride, max(1, groups), act, **seldom)
 
 
 def _wrong_by(profile: Profile) -> float:
@@ -238,8 +241,14 @@ def _profile_to_json(profile: Profile) -> dict[str, Any]:
             "space": net.arch.space,
             "picks": list(net.arch.picks),
             "timing": net.timing._asdict(),
-            "ops": [{field: getattr(op, field) for field in _Op.model_fields} for op in net.ops],
+            "ops": [_op_to_json(op) for op in net.ops],
         }
         for net in profile.nets
     ]
     return data
+
+
+def _op_to_json(op: Op) -> dict[str, Any]:
+    """Without what few operators have, where this one has none of it."""
+    given = {name: getattr(op, name) for name in _Op.model_fields}
+    return {name: value for name, value in given.items() if value != _Op.model_fields[name].default}

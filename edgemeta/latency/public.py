@@ -122,14 +122,16 @@ def table(path: Path, format: str) -> tuple[list[tuple[int, ...]], dict[str, np.
 
 
 def batch_of(device: str) -> int:
-    """The batch that a device's name ends in; a time is that of the whole batch."""
+    """The batch that a device's name ends in; a time is that of the whole batch.
+
+    >>> batch_of("titan_rtx_64"), batch_of("silver_4114")
+    (64, 1)
+    """
     found = _BATCH.search(device)
     return max(1, int(found[1])) if found else 1
 
 
 def _unit_doubts(nets: Sequence[NetTiming], name: str, what: str, batch: int) -> tuple[str, ...]:
-    if name not in PUBLISHED:
-        return ()
     space = PUBLISHED[name]()
     some = nets[:: max(1, len(nets) // checks.MOST_JUDGED)]
     return checks.check_unit([(space.ops(net.arch), net.timing.median_ms) for net in some], what, batch=batch)
@@ -167,7 +169,7 @@ def _read(path: Path, layout: Layout) -> Arrays:
     try:
         _check_archive(path, names)
         arrays = dict(zip(names, read_arrays(path, *names), strict=True))
-    except (*DAMAGED, MemoryError) as error:
+    except DAMAGED as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         reason = "Python objects are never unpickled" if "allow_pickle" in reason else reason
         raise BadProfile(f"cannot read {path}: {reason}; {NEXT}") from error

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgemeta.types import Op
+from edgemeta.types import FLOAT_BYTES, Op
 
 from .parts import ENTRY, Part, Parts
 
@@ -101,7 +101,7 @@ def _work(op: Op) -> tuple[float, float, float, float]:
     taps = math.prod(op.window) * out if kind(op) == "pool" else 0
     act = 2 * out if op.kind == "conv" and op.act != "none" else 0
     moved = 3 * out if op.kind == "add" else into + out
-    return op.macs + taps, moved, op.weight_bytes / 4, act
+    return op.macs + taps, moved, op.weight_bytes / FLOAT_BYTES, act
 
 
 def components(ops: Sequence[Op], devices: Devices) -> np.ndarray:

@@ -10,8 +10,9 @@ import numpy as np
 from edgemeta.contracts import Additive, Latency, Predictor
 from edgemeta.errors import BadProfile, nearest
 from edgemeta.space.space import Space
-from edgemeta.types import Op, Profile
+from edgemeta.types import KIB, Op, Profile
 
+from .cost import beside
 from .features import KNOTS_KIB, beyond, slope_name, working_set_kib
 from .unseen import FewShot
 
@@ -32,10 +33,7 @@ class Table:
         self._slopes = [profile.overhead.get(slope_name(knot), 0.0) for knot in KNOTS_KIB]
         self._low = profile.overhead.get("low_ratio", 1.0)
         self._high = profile.overhead.get("high_ratio", 1.0)
-        self.head_ms = profile.overhead.get("head_ms", 0.0)
-        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
-        self.per_ms_mj = profile.overhead.get("per_ms_mj")
-        self.precision = profile.precision
+        self.head_ms, self.slow_ratio, self.per_ms_mj, self.precision = beside(profile)
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         try:
@@ -52,7 +50,7 @@ class Table:
             return np.array([[sum(self._ms[op.key] for op in ops), working_set_kib(ops)] for ops in networks])
 
         def latency_ms(terms: np.ndarray) -> np.ndarray:
-            over = np.maximum(terms[:, 1:] - np.array(KNOTS_KIB), 0) / 1024
+            over = np.maximum(terms[:, 1:] - np.array(KNOTS_KIB), 0) / KIB
             return self._run_ms + terms[:, 0] + over @ np.array(self._slopes)
 
         return Additive(sums, latency_ms)
@@ -70,10 +68,7 @@ class PerMac:
 
     def __init__(self, profile: Profile):
         self._per_mmac_ms = profile.overhead["per_mmac_ms"]
-        self.head_ms = profile.overhead.get("head_ms", 0.0)
-        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
-        self.per_ms_mj = profile.overhead.get("per_ms_mj")
-        self.precision = profile.precision
+        self.head_ms, self.slow_ratio, self.per_ms_mj, self.precision = beside(profile)
 
     def latency(self, ops: Sequence[Op]) -> Latency:
         ms = self._per_mmac_ms * sum(op.macs for op in ops) / 1e6
@@ -94,7 +89,12 @@ PREDICTORS: Mapping[str, Callable[[Profile], Predictor]] = {
 
 
 def predictor(profile: Profile) -> Predictor:
-    """The predictor a profile was made for."""
+    """The predictor a profile was made for.
+
+    >>> from edgemeta.latency import profile
+    >>> predictor(profile.load("null")).latency([Op("conv", (8, 100, 100), (10, 100, 100), kernel=5)])  # 20 MMACs
+    Latency(ms=20.0, low_ms=20.0, high_ms=20.0)
+    """
     if "per_mmac_ms" in profile.overhead:
         return PREDICTORS["per_mac"](profile)
     return PREDICTORS["few_shot" if profile.nets and not profile.ops else "table"](profile)

@@ -16,6 +16,7 @@ from edgemeta.space.space import Space
 from edgemeta.types import Arch, Op, Profile
 
 from . import basis, checks, choose, fewshot, profile, simulate
+from .cost import beside
 from .parts import Parts, count
 
 TYPICAL = 600  # random architectures that stand for a space
@@ -76,10 +77,7 @@ class FewShot:
     """
 
     def __init__(self, profile: Profile):
-        self.head_ms = profile.overhead.get("head_ms", 0.0)
-        self.slow_ratio = profile.overhead.get("slow_ratio", 1.0)
-        self.per_ms_mj = profile.overhead.get("per_ms_mj")
-        self.precision = profile.precision
+        self.head_ms, self.slow_ratio, self.per_ms_mj, self.precision = beside(profile)
         self._device, self._space = profile.device, profile.nets[0].arch.space if profile.nets else ""
         nets = checks.nets_of(profile, self._space)
         known = ground(self._space)

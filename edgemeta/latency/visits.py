@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgemeta.errors import BadProfile
+from edgemeta.errors import BadProfile, first_mistake
 from edgemeta.types import Timing
 
 from . import checks
@@ -76,9 +76,7 @@ def read(path: Path | str, kit: Kit) -> Timings:
             raise BadProfile(f"{path} is not a timings.json of a runner; give the file that edgemeta_profile wrote")
         timings = Timings.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BadProfile(f"timings {path}: {where}: {' '.join(first['msg'].split())}; {_AGAIN}") from None
+        raise BadProfile(f"timings {path}: {first_mistake(error, 'the file')}; {_AGAIN}") from None
     except (ValueError, RecursionError):
         raise BadProfile(f"timings {path}: cut off or no JSON; {_AGAIN}") from None
     if timings.format != FORMAT:
@@ -131,7 +129,12 @@ def by_net(visits: Sequence[Visit]) -> dict[int, list[Visit]]:
 
 
 def at_median_speed(visits: Sequence[Visit]) -> dict[int, list[float]]:
-    """Milliseconds of each network at each moment, scaled to the median speed of the machine."""
+    """Milliseconds of each network at each moment, scaled to the median speed of the machine.
+
+    >>> usual, slow = Visit(net=0, median=2.0, iqr=0.1, reference=1.0, at_s=0.0), Visit(0, 3.0, 0.1, 1.5, 1.0)
+    >>> at_median_speed([usual, slow, Visit(1, 4.0, 0.1, 1.0, 2.0)])
+    {0: [2.0, 2.0], 1: [4.0]}
+    """
     speed = median(visit.reference for visit in visits)
     return {net: [v.median * speed / v.reference for v in found] for net, found in by_net(visits).items()}
 

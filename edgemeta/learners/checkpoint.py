@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from edgemeta.contracts import Params
-from edgemeta.errors import BadData
+from edgemeta.errors import BadData, first_line
 from edgemeta.files import write_bytes
 from edgemeta.learners.outer import laid_out
 
@@ -75,7 +75,7 @@ def load_progress(path: Path, identity: str, device: torch.device) -> Progress |
         found = unpacked(path.read_bytes(), device)
         return found if found.identity == identity else None
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise BadData(f"cannot read the checkpoint {path}: {reason}; delete it to train from the start") from error
 
 

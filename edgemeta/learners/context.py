@@ -22,7 +22,6 @@ def context(net: Net, *, size: int = 32, generated: bool = True) -> Scope:
     Departure: the generator starts at zero, so meta-training begins at a network that no context changes.
     """
     widths = {i: op.out_shape[0] for i, op in enumerate(net.ops) if op.kind == "conv"}
-
     sample = f"film.{min(widths)}.gamma"
 
     def init(*, rng: torch.Generator) -> Params:

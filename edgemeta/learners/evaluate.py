@@ -13,7 +13,7 @@ from torch.func import vmap
 from edgemeta.contracts import Fast, Learner, Params, Support
 from edgemeta.data.episode import Pool, draw, episode
 from edgemeta.errors import BadConfig
-from edgemeta.learners.train import adapt, support_of
+from edgemeta.learners.train import adapt, embedded, support_of
 from edgemeta.types import Episode
 
 TOGETHER = 16  # episodes that adapt at once: enough to hide the cost of small operators, little enough for a cache
@@ -31,16 +31,9 @@ class Score(NamedTuple):
         return f"{100 * self.mean:.1f} ± {100 * self.ci95:.1f} %" + (", transductive" if self.transductive else "")
 
 
-@torch.no_grad()
 def features(learner: Learner, slow: Params, pool: Pool, *, chunk: int = 256) -> Tensor | None:
-    """Body features (n, dim) of every image of a pool, batch norm in inference mode: no query sees another.
-
-    None for a learner that changes the body: it needs the images.
-    """
-    if not learner.on_features:
-        return None
-    positions = np.split(np.arange(len(pool.x)), range(chunk, len(pool.x), chunk))
-    return torch.cat([learner.net.body(slow, pool.images(part)) for part in positions])
+    """What a learner on features sees of a pool (n, dim); None for one that changes the body: it needs the images."""
+    return embedded(learner.net, slow, pool, chunk=chunk) if learner.on_features else None
 
 
 def images_each(pool: Pool, way: int) -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgemeta.errors import BadConfig, EdgemetaError
+from edgemeta.errors import BadConfig, EdgemetaError, first_line
 from edgemeta.learners.meeting import met
 from edgemeta.processes import Place, ending_with_launcher, place
 
@@ -100,7 +100,7 @@ class Group:
 
     def refuse(self, failed: Exception | None) -> None:
         """Raise on every process what went wrong on one of them, in a line. All call it, with None if all is well."""
-        told = _line(failed) if failed else ""
+        told = first_line(failed) if failed else ""
         for rank, text in enumerate(self.exchange(json.dumps([socket.gethostname(), told]))):
             host, said = json.loads(text)
             if said and failed:
@@ -155,7 +155,3 @@ def _require_devices(here: Place, devices: int) -> None:
 
 def _bytes(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

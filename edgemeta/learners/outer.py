@@ -55,7 +55,7 @@ def meta_gradient(learner: Learner, slow: Params, tasks: Tasks, weights: Sequenc
     count each (multi-step loss, Antoniou 2019, arXiv:1810.09502, eq. 2).
     """
     if learner.outer is not None:
-        return learner.outer(slow, tasks, weights)
+        return Meta(*learner.outer(slow, tasks, weights))
     if not learner.on_features:
         raise ValueError(f"{learner.name} changes the body and has no outer gradient")
     n = tasks.x.shape[0] * tasks.x.shape[1]

@@ -13,16 +13,8 @@ from edgemeta.errors import BadConfig
 
 Sizes = int | tuple[int, ...]  # one size, or several of which each update draws one
 
-LEAST = {
-    "episodes": 0,
-    "way": 2,
-    "shot": 1,
-    "query": 1,
-    "tasks": 1,
-    "check_every": 1,
-    "patience": 0,
-    "frozen": 0,
-}  # of settings
+# The least value of each setting.
+LEAST = dict(episodes=0, way=2, shot=1, query=1, tasks=1, check_every=1, patience=0, frozen=0)
 
 
 @dataclass(frozen=True)
@@ -39,9 +31,7 @@ class Training:
     clip: float = 5.0  # gradient norm
     warmup: float = 0.0  # share of the episodes in which Prototypical Networks, many ways at once, teach the body
     warmup_way: int = 30  # of the warm-up; past the first minute, 60 teach better
-    frozen: int = (
-        0  # leave the body as the warm-up left it, and take so many times the other episodes: they cost little
-    )
+    frozen: int = 0  # leave the body as the warm-up left it, and take so many times the other episodes: cheap ones
     multi_step: float = 0.0  # share of the other episodes in which losses after earlier steps count, fading (MAML++)
     check_every: int = 500  # episodes between two validations, and two checkpoints
     patience: int = 0  # validations without a better one before training stops; 0: it never stops early
@@ -86,6 +76,9 @@ class Training:
         """Of the losses after the last steps, at `progress` 0..1 through the episodes.
 
         Source: multi-step loss (Antoniou 2019, arXiv:1810.09502, section 4): equal at first, at last only the last.
+
+        >>> [Training(multi_step=0.5).weights(progress, 4) for progress in (0.0, 0.25, 0.5)]
+        [(0.25, 0.25, 0.25, 0.25), (0.125, 0.125, 0.125, 0.625), (1.0,)]
         """
         if not self.multi_step or steps < 2 or progress >= self.multi_step:
             return (1.0,)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgemeta.contracts import Learner, Params
 from edgemeta.data.episode import Draw, Pool
-from edgemeta.errors import EdgemetaError
+from edgemeta.errors import EdgemetaError, first_line
 from edgemeta.learners.checkpoint import Progress
 from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.outer import STATISTICS, Tasks, laid_out, meta_gradient, trained
@@ -177,7 +177,7 @@ def _answer(
         updates = [shard(learners[which], own, Tasks(**_tensors(part, device)), weights) for part in parts]
         return [(update.loss, _arrays(update.gradient), _arrays(update.statistics)) for update in updates]
     except Exception as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
 
 
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:

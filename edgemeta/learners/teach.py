@@ -27,11 +27,11 @@ from torch import Tensor
 
 from edgemeta.contracts import Fast, Learner, Params, Support
 from edgemeta.data.dataset import BYTE
-from edgemeta.errors import BadConfig, BadData, Diverged
+from edgemeta.errors import BadConfig, BadData, Diverged, first_line
 from edgemeta.files import write_bytes
 from edgemeta.learners.inner import cross_entropy
 from edgemeta.learners.outer import steps_of
-from edgemeta.types import Shape
+from edgemeta.types import Shape, text_of
 
 FORMAT = 1
 CHUNK = 256  # images that go through the body at once
@@ -220,9 +220,7 @@ def _pixels(images: Images, in_shape: Shape, scale: float | None, what: str) -> 
     try:
         given = np.asarray(images)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise BadData(
-            f"{what}: images are no array ({str(error).splitlines()[0]}); give one array of uint8 or float"
-        ) from error
+        raise BadData(f"{what}: images are no array ({first_line(error)}); give one array of uint8 or float") from error
     if not given.size:
         raise BadData(f"{what} has no images; give at least one, {_by(in_shape)}")
     if given.dtype != np.uint8 and given.dtype.kind != "f":
@@ -261,4 +259,4 @@ def _finite(*values: Tensor) -> bool:
 
 
 def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one number"
+    return text_of(shape) or "one number"

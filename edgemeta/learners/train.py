@@ -23,7 +23,7 @@ from edgemeta.learners.protonet import protonet
 from edgemeta.learners.ranks import Ranks
 from edgemeta.learners.settings import Training, draw_tasks
 from edgemeta.learners.shards import Judge, Team, Update, gather
-from edgemeta.types import Episode
+from edgemeta.types import Episode, text_of
 
 BAD_UPDATES = 10  # in a row, after which a training is given up
 RUNAWAY = 100.0  # times the loss of guessing: adaptation has run away, whether or not the loss is still a number
@@ -92,7 +92,7 @@ def _require_usable(pools: Sequence[Pool], net: Net) -> None:
     for pool in pools:
         require_variety(pool)
         if tuple(pool.x.shape[1:]) != tuple(net.in_shape):
-            has, wanted = ("x".join(map(str, shape)) for shape in (pool.x.shape[1:], net.in_shape))
+            has, wanted = text_of(pool.x.shape[1:]), text_of(net.in_shape)
             raise BadData(f"images are {has}, and the network takes {wanted}; load them with in_shape {wanted}")
 
 
@@ -139,7 +139,8 @@ class _Run:
         learner, weights = self.team.learners[self.sides[now.phase][0]], trained(self._own())
         if frozen := now.phase * settings.frozen:
             weights = {name: weights[name] for name in weights if name not in learner.net.init(rng=torch.Generator())}
-            self.pools = [featured(learner, now.slow, pool, self.at) for pool in self.pools]
+            features = [embedded(learner.net, now.slow, pool, chunk=512, at=self.at) for pool in self.pools]
+            self.pools = [replace(pool, x=z, scale=1.0) for pool, z in zip(self.pools, features, strict=True)]
         for value in weights.values():
             value.requires_grad_()
         optimizer = _adam(weights, settings, now)
@@ -194,11 +195,10 @@ class _Run:
 
 
 @torch.no_grad()
-def featured(learner: Learner, slow: Params, pool: Pool, at: torch.device, chunk: int = 512) -> Pool:
-    """The pool with features (n, d) in the place of its images."""
-    parts = np.split(np.arange(len(pool.x)), range(chunk, len(pool.x), chunk))
-    z = [learner.net.body(slow, pool.images(part).to(at)).cpu() for part in parts]
-    return replace(pool, x=torch.cat(z), scale=1.0)
+def embedded(net: Net, slow: Params, pool: Pool, *, chunk: int, at: torch.device | str = "cpu") -> Tensor:
+    """Body features (n, dim) of every image of a pool, batch norm in inference mode: no image sees another."""
+    positions = np.split(np.arange(len(pool.x)), range(chunk, len(pool.x), chunk))
+    return torch.cat([net.body(slow, pool.images(part).to(at)).cpu() for part in positions])
 
 
 def inner_rates(slow: Params) -> str:

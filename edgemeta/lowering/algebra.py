@@ -10,7 +10,8 @@ from torch import Tensor
 
 from edgemeta.errors import BadBundle
 from edgemeta.lowering.graph import Builder, onnx_type
-from edgemeta.lowering.rules import LAST, Node, dtype_of, rule
+from edgemeta.lowering.rules import Node, dtype_of, rule
+from edgemeta.lowering.rules_shapes import LAST
 
 aten = torch.ops.aten
 

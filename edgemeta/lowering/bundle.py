@@ -24,12 +24,12 @@ from pydantic import ValidationError
 import edgemeta
 from edgemeta import files
 from edgemeta.contracts import Learner, Params
-from edgemeta.errors import BadBundle
+from edgemeta.errors import BadBundle, first_mistake
 from edgemeta.latency.cost import flash_kib
 from edgemeta.latency.machine import cpu
 from edgemeta.latency.measure import time_model
-from edgemeta.latency.onnx_net import IR_VERSION, OPSET
 from edgemeta.latency.onnx_net import to_onnx as body_to_onnx
+from edgemeta.latency.onnx_parts import IR_VERSION, OPSET
 from edgemeta.learners import LEARNERS
 from edgemeta.learners.outer import steps_of
 from edgemeta.lowering import card, check, int8, manifest, replace, to_onnx
@@ -330,11 +330,10 @@ def _validated(record: Any, where: str) -> Manifest:
     try:
         return Manifest.model_validate(record)
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
+        if not error.errors()[0]["loc"]:
             raise BadBundle(f"{where}: the manifest holds no JSON object; export the bundle again") from error
-        place = ".".join(map(str, first["loc"]))
-        raise BadBundle(f"{where}: {place}: {first['msg']}; correct it or export the bundle again") from error
+        wrong = first_mistake(error, "manifest")
+        raise BadBundle(f"{where}: {wrong}; correct it or export the bundle again") from error
 
 
 def as_json(found: Manifest) -> bytes:

@@ -46,9 +46,9 @@ class Array(NamedTuple):
         """In bytes."""
         return BYTES[self.kind] * math.prod(self.dims)
 
-    def declared(self, name: str | None = None) -> str:
+    def declared(self) -> str:
         """As a variable is declared, without its `const`."""
-        return f"{self.kind} {name or self.name}{''.join(f'[{size}]' for size in self.dims)}"
+        return f"{self.kind} {self.name}{''.join(f'[{size}]' for size in self.dims)}"
 
 
 class Constant(NamedTuple):
@@ -65,10 +65,6 @@ class Node(NamedTuple):
     function: str
     parameters: tuple[Array, ...]
     text: str
-
-    @property
-    def inputs(self) -> tuple[Array, ...]:
-        return tuple(parameter for parameter in self.parameters if parameter.const)
 
 
 class Call(NamedTuple):

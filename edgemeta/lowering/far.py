@@ -6,14 +6,13 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgemeta.errors import BadBundle, BadProfile
+from edgemeta.errors import BadBundle, BadProfile, first_mistake
 from edgemeta.latency import remote
 from edgemeta.latency.runners import RUNNER
 from edgemeta.lowering import bundle
@@ -70,12 +69,9 @@ def _packed(folder: Path, threads: int) -> bytes:
     arrays = io.BytesIO()
     np.savez(arrays, **given)  # type: ignore[arg-type]  # names may be anything but `file`
     plan = {"format": FORMAT, "graphs": files, "threads": threads, **REPEATS}
-    contents: Mapping[str, bytes | Path] = {file: folder / file for file in files.values()}
-    return remote.pack({**contents, "feeds.npz": arrays.getvalue(), "plan.json": _json(plan)}, TIMER, RUNNER)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    contents: dict[str, bytes | Path] = {file: folder / file for file in files.values()}
+    contents |= {"feeds.npz": arrays.getvalue(), "plan.json": json.dumps(plan).encode()}
+    return remote.pack(contents, TIMER, RUNNER)
 
 
 def _read(text: str, to: remote.Target) -> _Answer:
@@ -84,9 +80,8 @@ def _read(text: str, to: remote.Target) -> _Answer:
             raise BadProfile(f"{to} answered with {len(text)} characters, no timings; look at what its Python runs")
         answer = _Answer.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the answer"
-        raise BadProfile(f"{to} answered what are no timings: {where}: {first['msg'].lower()}; update it") from None
+        wrong = first_mistake(error, "the answer")
+        raise BadProfile(f"{to} answered what are no timings: {wrong}; update it") from None
     if (answer.measured is None) == (not answer.failed):
         raise BadProfile(f"{to} answered neither timings nor why there are none; look at what its Python runs")
     return answer

@@ -142,7 +142,11 @@ class Manifest(Record):
 
 
 def graphs_of(on: str) -> tuple[str, ...]:
-    """The graphs of a bundle whose learner works on features or images."""
+    """The graphs of a bundle whose learner works on features or images.
+
+    >>> graphs_of("features"), graphs_of("images")
+    (('body', 'adapt', 'classify'), ('adapt', 'classify'))
+    """
     return GRAPHS if on == "features" else GRAPHS[1:]
 
 

@@ -31,6 +31,9 @@ def plan(spans: Sequence[Span]) -> Plan:
     The problem is NP-hard. First fit from the largest tensor down (Pisarchyk & Lee 2020, arXiv:2001.03288, "greedy by
     size") mostly reaches the lower bound `floor`; where it does not, one of the other orders often does, or one in
     which whatever stuck out at the top comes first.
+
+    >>> plan([Span(16, first=0, last=1), Span(8, first=1, last=2), Span(16, first=2, last=3)])
+    Plan(offsets=(0, 16, 0), size=24)
     """
     rounded, least = [span._replace(size=aligned(span.size)) for span in spans], floor(spans)
     ranks = (

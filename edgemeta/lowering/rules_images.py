@@ -51,11 +51,11 @@ def _padded(b: Builder, node: Node) -> str:
     return b.add("Pad", b.tensor(node.args[0]), b.ints([*both, *both]))
 
 
-def _window(node: Node, first: int = 1) -> dict[str, Any]:
-    """Kernel, strides and padding of a pool, whose arguments start at `first`."""
-    kernel = pair(node.args[first])
-    stride = argument(node, first + 1, "stride") or kernel
-    padding = pair(argument(node, first + 2, "padding", (0, 0)))
+def _window(node: Node) -> dict[str, Any]:
+    """Kernel, strides and padding of a pool."""
+    kernel = pair(node.args[1])
+    stride = argument(node, 2, "stride") or kernel
+    padding = pair(argument(node, 3, "padding", (0, 0)))
     return {"kernel_shape": kernel, "strides": pair(stride), "pads": [*padding, *padding]}
 
 

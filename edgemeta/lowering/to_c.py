@@ -49,8 +49,6 @@ typedef int32_t idx_t;
 """
 HAND_WRITTEN = ("edgemeta_c.h", "edgemeta_c.c", "em_conv.h", "em_conv.c", "em_port.h", "em_port_host.c",
                 "em_port_mps2.c", "em_selftest.c", "cortex_m.ld", "Makefile")  # fmt: skip
-
-
 MADE = ("em_model.h", "em_model.c", "em_weights.c", "em_golden.h")
 FILES = (*HAND_WRITTEN, *MADE)
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, ValueInfoProto, helper
 from torch import Tensor, fx
 
 from edgemeta.errors import BadBundle
-from edgemeta.latency.onnx_net import IR_VERSION, OPSET
-from edgemeta.lowering import algebra, rules_images  # noqa: F401  (they register their rules)
+from edgemeta.latency.onnx_parts import IR_VERSION, OPSET
+from edgemeta.lowering import algebra, rules_images, rules_shapes  # noqa: F401  (they register their rules)
 from edgemeta.lowering.graph import Builder, Constants, onnx_type
 from edgemeta.lowering.rules import write
 from edgemeta.lowering.trace import Traced, TracedLearner

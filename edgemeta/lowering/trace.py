@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from edgemeta.contracts import Fast, Learner, Params, Support
-from edgemeta.errors import BadBundle
+from edgemeta.errors import BadBundle, first_line
 from edgemeta.lowering.decompose import table
 from edgemeta.lowering.gradients import mask_before_unpool
 
@@ -72,7 +72,7 @@ def trace(learner: Learner, slow: Params, sizes: Sizes | None = None) -> TracedL
     try:
         traced = _trace(learner, slow, sizes)
     except Exception as error:  # whatever torch says about code that no graph can hold
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise BadBundle(
             f"'{learner.name}' cannot be traced: {reason}; its functions must not branch on values or sizes"
         ) from error

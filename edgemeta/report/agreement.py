@@ -91,7 +91,7 @@ def by_kind(checks: Sequence[Check]) -> list[KindError]:
     weights = {KINDS.get(kind, kind): [max(0.0, c.shares.get(kind, 0.0)) for c in told] for kind in sorted(kinds)}
     rows = [_kind_error(label, told, own) for label, own in weights.items() if 0 < sum(own) < math.inf]
     rows.sort(key=lambda row: -row.share)
-    return [*rows, _kind_error("whole networks", told, [1.0] * len(told))] if rows else []
+    return [*rows, _kind_error("all kinds together", told, [1.0] * len(told))] if rows else []
 
 
 def _kind_error(label: str, checks: Sequence[Check], weights: Sequence[float]) -> KindError:

@@ -15,7 +15,8 @@ from edgemeta.types import Arch, Cost, Trial
 
 LANE = 34  # px under the axis for architectures that were never trained
 MOST_UNTRAINED = 400  # marks drawn in that lane; more only cost bytes
-CLIP = 3.0  # how far past the cap, as a ratio, an untrained architecture still gets its own place
+BOLD = 1.25  # how much wider bold words are
+CLIP = 1.5  # how far past the cap, as a ratio, an untrained architecture still gets its own place
 
 
 def finished(trials: Sequence[Trial]) -> list[Trial]:
@@ -37,16 +38,17 @@ def front(trials: Sequence[Trial], cap: Cost, winner: Winner | None, *, width: i
     """Every trial of a search: trained ones by accuracy and predicted latency, the others in a lane below the axis."""
     trained, best = [t for t in trials if _trained(t)], finished(trials)
     rest = [t for t in trials if not _trained(t) and 0 <= t.cost.latency_ms < math.inf]
-    height = 460 if width > 500 else 400
+    height = 400
     x = _latency_scale(trained, rest, cap, width)
     y = Scale(*span([100 * (t.score or 0.0) for t in trained]), height - BOTTOM - LANE, TOP)
     levels = sorted({t.fidelity for t in trained})
     chosen = next((t for t in best if winner and t.arch == winner.arch), None)
-    frame = axes(x, y, x_label="predicted latency [ms]", y_label="accuracy on validation classes [%]")
+    frame = axes(x, y, x_label="predicted latency, image to answer [ms]", y_label="accuracy on validation classes [%]")
     parts = [_lane(rest, cap, x, height), _cap_line(cap, x, y), frame, _steps(front_of(trials), x, y, cap)]
     for trial in sorted(trained, key=lambda t: t.fidelity):
         level = 2 - min(2, len(levels) - 1 - levels.index(trial.fidelity))
-        parts.append(_dot(trial, x, y, f"f{level}", 5.5 if trial in best else 3))
+        look = f"f{level}" + " first" * (trial is chosen)  # where the keyboard enters
+        parts.append(_dot(trial, x, y, look, 5.5 if trial in best else 3))
     if chosen:
         parts.append(_chosen(chosen, x, y))
     return canvas(width, height, f"Accuracy against latency of {len(trials)} trials", *parts)
@@ -62,7 +64,12 @@ def front_legend(trials: Sequence[Trial], cap: Cost) -> list[Legend]:
     if math.isfinite(cap.latency_ms):
         legend.append(Legend(swatch(tag("line", x1=9, x2=9, y1=0, y2=14, class_="cap")), "latency cap"))
     if not all(map(_trained, trials)):
-        legend.append(Legend(swatch(tag("line", x1=9, x2=9, y1=1, y2=13, class_="over")), "over a cap: not trained"))
+        legend.append(
+            Legend(
+                swatch(tag("line", x1=9, x2=9, y1=1, y2=13, class_="over")),
+                "over a cap: not trained; far ones at the edge",
+            )
+        )
     if any(t.status.startswith("failed") for t in trials):
         legend.append(Legend(swatch(_cross(9, 7)), "failed"))
     return legend
@@ -84,7 +91,7 @@ def _trial_tip(trial: Trial) -> str:
     lines = [str(trial.arch)]
     if trial.score is not None:
         lines.append(f"accuracy {percent(trial.score, trial.score_ci)}")
-    lines.append(f"predicted {trial.cost}")
+    lines.append(f"predicted {trial.cost}".replace("ram ", "RAM "))
     if trial.fidelity:
         lines.append(f"trained for {trial.fidelity:,} episodes in {trial.seconds:.1f} s")
     return "\n".join([*lines, f"proposed by {trial.searcher}, seed {trial.seed}, {trial.status}"])
@@ -108,7 +115,7 @@ def _cap_line(cap: Cost, x: Scale, y: Scale) -> Markup:
         return Markup()
     at = x(cap.latency_ms)
     words = f"cap {milliseconds(cap.latency_ms)}"
-    fits = at + 6 + CHAR_PX * len(words) < x.stop + RIGHT
+    fits = at + 6 + BOLD * CHAR_PX * len(words) < x.stop + RIGHT
     line = tag("line", x1=at, x2=at, y1=y.start + LANE, y2=y.stop - 4, class_="cap")
     return line + text(at + (6 if fits else -6), y.start - 8, words, anchor="start" if fits else "end", class_="mark")
 

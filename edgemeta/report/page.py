@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgemeta.files import write_text
-from edgemeta.report import agreement, course, drawing, drift, plots
+from edgemeta.report import agreement, course, drawing, drift, latencies, plots
 from edgemeta.report import front as search
 from edgemeta.report import policy as policies
 from edgemeta.report.plots import milliseconds, percent
@@ -19,8 +19,9 @@ from edgemeta.report.story import Check, Score, Story
 from edgemeta.report.svg import tag
 from edgemeta.types import FLOAT_BYTES
 
-WIDE, NARROW = 940, 330  # px: every drawing is made for a desk and for a phone
+WIDE, NARROW = 760, 330  # px: every drawing is made for a tablet, where a desk shows it larger, and for a phone
 FULL_BIAS = 0.05  # fills the bar of the table by kind, unless a larger one is in it
+PANELS = 880  # px at a desk: four panels of an architecture side by side
 AGREEMENT = 520  # px at a desk: square, with its figures beside it
 HEADLINE_SHOT = 5
 
@@ -44,6 +45,14 @@ class Meter(NamedTuple):
     @property
     def holds(self) -> bool:
         return self.share is None or self.share <= 1
+
+
+class Verdict(NamedTuple):
+    """Whether the caps hold, with the mark and the mood it is shown in."""
+
+    mark: str
+    words: str
+    mood: str
 
 
 class Grid(NamedTuple):
@@ -70,10 +79,14 @@ def write(path: Path | str, story: Story) -> Path:
 def render(story: Story) -> str:
     """The page as one string of HTML. File names that are no Unicode become question marks, not a failure."""
     checks, moments = agreement.usable(story.checks), drift.usable(story.drift)
+    meters, speed = _meters(story), drift.band(moments) if moments else None
     html = _TEMPLATES.get_template("page.html.j2").render(
         story=story,
         headline=_headline(story),
-        meters=_meters(story),
+        meters=meters,
+        verdict=_verdict(meters),
+        latencies=latencies.rows(story),
+        why=latencies.why(story, speed),
         best=_best(story),
         front=_front(story),
         front_size=len(search.front_of(story.trials)),
@@ -88,7 +101,7 @@ def render(story: Story) -> str:
         tallies=agreement.tallies(checks),
         kinds=_kinds(checks),
         drift=_drift(moments),
-        drift_band=drift.band(moments) if moments else None,
+        drift_band=speed,
         shots=_shots(story),
         architecture=_architecture(story),
         scores=_score_table(story.scores),
@@ -139,8 +152,11 @@ def _meters(story: Story) -> list[Meter]:
         return []
     winner, cap = story.winner, story.budget
     guess, timing = winner.predicted, winner.measured
-    notes = [f"measured {timing.n:,} times, IQR {timing.iqr_ms:.2g} ms"] if timing else ["not measured"]
-    notes.append(f"predicted {guess.ms:.3g} ms ({guess.low_ms:.3g} to {guess.high_ms:.3g})")
+    notes = [f"image to answer, measured {timing.n:,} times" if timing else "not measured"]
+    notes += [f"IQR {timing.iqr_ms:.2g} ms"] if timing else []
+    side = latencies.outside(winner)
+    beyond = f", which it was measured {side}" if side else ""
+    notes.append(f"predicted {guess.ms:.3g} ms (90 %: {guess.low_ms:.3g} to {guess.high_ms:.3g}{beyond})")
     meters = [
         _meter("Latency", timing.median_ms if timing else guess.ms, cap.latency_ms, milliseconds, *notes),
         _meter("RAM", winner.ram_kib, cap.ram_kib, _kib, "peak of live activations"),
@@ -157,6 +173,15 @@ def _meter(name: str, value: float | None, cap: float, show: Callable[[float], s
     against = f"cap {show(cap)}" if cap < math.inf else "no cap"
     share = value / cap if 0 < cap < math.inf else None
     return Meter(name, show(value), (against, *notes), share)
+
+
+def _verdict(meters: Sequence[Meter]) -> Verdict:
+    broken = [meter.name for meter in meters if not meter.holds]
+    if broken:
+        return Verdict("✕", f"Over the cap: {' and '.join(broken)}", "bad")
+    if any(meter.share is not None for meter in meters):
+        return Verdict("✓", "Every cap holds", "good")
+    return Verdict("–", "No caps were set", "neutral")
 
 
 def _mj(value: float) -> str:
@@ -306,7 +331,7 @@ def _architecture(story: Story) -> dict[str, Any] | None:
     kinds = list(dict.fromkeys(map(drawing.kind, ops)))
     legend = [plots.Legend(_kind_swatch(kind), kind) for kind in kinds]
     return {
-        "figure": _figure(lambda width: drawing.architecture(ops, width=width), legend),
+        "figure": Figure(drawing.architecture(ops, width=PANELS), drawing.architecture(ops, width=NARROW), legend),
         "macs": sum(op.macs for op in ops),
         "parameters": sum(op.weight_bytes for op in ops) // FLOAT_BYTES,
     }

@@ -69,9 +69,14 @@ class Scale(NamedTuple):
 def _round_steps(low: float, high: float, count: int) -> list[float]:
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * d for d in (1, 2, 5, 10) if power * d >= rough * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = (0.5, 1, 2, 5, 10)
+    at = next(i for i, d in enumerate(steps) if i and power * d >= rough * (1 - 1e-9))
+    marks = _multiples(low, high, power * steps[at])
+    return marks if len(marks) > 2 else _multiples(low, high, power * steps[at - 1])
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def span(values: Iterable[float], *, log: bool = False, margin: float = 0.06) -> tuple[float, float]:

@@ -1,4 +1,15 @@
-"""Searchers, the loop that runs them under a budget, and the ledger that remembers every trial."""
+"""Searchers, the loop that runs them under a budget, and the ledger that remembers every trial.
+
+`run` is the loop: it asks a searcher about a `problem`, gets proposals under the caps (`feasible`), has them trained
+(`under_way`, by `jobs` in `workers` under `limits`) and keeps what came of it (`ledger`). Several processes share one
+search through `storage` and `claims`.
+
+Searchers: `random_search`, `evolution`, `metaqnn`, `enas` and `optuna_samplers`; on gradients (`by_gradient`, with
+`expected` latencies and `probable` networks) `darts`, by `bilevel`, and `joint`, by `adaptation`; meta-learned
+`meta_searcher`, by `metapolicy`, `knowledge` and `surrogate`, and `explain` on what it decides where. `supernet` scores
+by shared weights, `tabular` searches where all answers stand in a table. `zoo` are networks trained ahead; `shipped`
+reads the files that come with the wheel.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +24,10 @@ from edgemeta.search.random_search import RandomSearch
 from edgemeta.space.space import Space
 
 if TYPE_CHECKING:
+    from edgemeta.search.bilevel import Bilevel
     from edgemeta.search.problem import Problem
+
+__all__ = ["BY_GRADIENT", "KNOWN", "LOOKING", "PLANNING", "SEARCHERS", "plan", "searcher"]
 
 
 def _enas(space: Space, *, seed: int, **settings: Any) -> Searcher:
@@ -22,8 +36,9 @@ def _enas(space: Space, *, seed: int, **settings: Any) -> Searcher:
     return Enas(space, seed=seed, **settings)
 
 
-def _darts(space: Space, *, seed: int, problem: Problem, settings: Any = None, order: int = 1) -> Searcher:
-    from edgemeta.search.darts import Bilevel, Darts  # as above
+def _darts(space: Space, *, seed: int, problem: Problem, settings: Bilevel | None = None, order: int = 1) -> Searcher:
+    from edgemeta.search.bilevel import Bilevel  # as above
+    from edgemeta.search.darts import Darts
 
     return Darts(space, seed=seed, problem=problem, settings=settings or Bilevel(order=order))
 

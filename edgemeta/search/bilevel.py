@@ -96,7 +96,7 @@ def alpha_gradient(
         value = loss(params, alpha, judged)
         return float(value.detach()), gradients(value, alpha)
     downhill = gradients(loss(params, alpha, taught), params)
-    ahead = _leaves({name: value - unroll * downhill[name] for name, value in params.items()})
+    ahead = leaves({name: value - unroll * downhill[name] for name, value in params.items()})
     value = loss(ahead, alpha, judged)
     found = gradients(value, ahead | alpha)
     direct, along = {cell: found[cell] for cell in alpha}, {name: found[name] for name in params}
@@ -140,7 +140,7 @@ def learn(
     rng, start = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     params = protonet(relaxed.net({})).init(rng=start)
     run = _Run(
-        relaxed, settings, halves(pool, settings, rng=rng), rng, _leaves(params), _leaves(relaxed.alpha(rng=start))
+        relaxed, settings, halves(pool, settings, rng=rng), rng, leaves(params), leaves(relaxed.alpha(rng=start))
     )
     return run.learned(penalty)
 
@@ -157,7 +157,7 @@ class Guard:
         relaxed = self._relaxed
         held = skips(relaxed.space, relaxed.derive(alpha))[relaxed.kind.cells[0]]
         if self._most is None or held <= self._most:
-            self.kept = _detached(alpha)
+            self.kept = detached(alpha)
             return ""
         return f"{held} skip-connections in the {relaxed.kind.cells[0]} cell" if self.kept else ""
 
@@ -195,8 +195,8 @@ class _Run:
             done += 1
             if done >= settled and done - checked >= settings.check_every:
                 checked, stopped = done, self._guard.check(self._alpha)
-        alpha = self._guard.kept if stopped and self._guard.kept else _detached(self._alpha)
-        return Learned(alpha, _detached(self._params), done, stopped, tuple(self._losses))
+        alpha = self._guard.kept if stopped and self._guard.kept else detached(self._alpha)
+        return Learned(alpha, detached(self._params), done, stopped, tuple(self._losses))
 
     def _task(self, half: int) -> Tasks:
         settings, pool = self._settings, self._pools[half]
@@ -228,9 +228,11 @@ class _Run:
             raise Diverged(f"darts: loss is {loss:.4g} after {done} of {settings.episodes} episodes; lower {rates}")
 
 
-def _leaves(values: Params) -> Params:
+def leaves(values: Params) -> Params:
+    """Copies that ask for a gradient."""
     return {name: value.detach().clone().requires_grad_() for name, value in values.items()}
 
 
-def _detached(values: Params) -> Params:
+def detached(values: Params) -> Params:
+    """Copies that ask for none."""
     return {name: value.detach().clone() for name, value in values.items()}

@@ -132,13 +132,10 @@ class Claims:
             return time.monotonic() - self._seen[owner][1] < self._grace_s
         return False  # it has left
 
-    def mine(self, job: str) -> bool:
-        """Whether nobody has taken the job over meanwhile."""
-        return [owner for (owner,) in self._all(select(_CLAIMS.c.owner).where(_CLAIMS.c.job == job))] == [self.owner]
-
-    def handed(self, job: str) -> int:
-        """How many times a job has gone to another process."""
-        return sum(count for (count,) in self._all(select(_CLAIMS.c.handed).where(_CLAIMS.c.job == job)))
+    def handed(self, job: str) -> int | None:
+        """How many times a job has gone to another process; None where this one has lost it meanwhile."""
+        own = select(_CLAIMS.c.handed).where(_CLAIMS.c.job == job, _CLAIMS.c.owner == self.owner)
+        return next((count for (count,) in self._all(own)), None)
 
     def finish(self, job: str, outcome: str) -> None:
         """Tell the others; last, when everything that the outcome stands for is kept."""

@@ -16,7 +16,11 @@ CostOf = Callable[[Arch], Cost]
 
 
 def violation(cost: Cost, cap: Cost) -> float:
-    """Sum over the fields of log(cost / cap) where it is positive; 0 exactly where `cost.fits(cap)`."""
+    """Sum over the fields of log(cost / cap) where it is positive; 0 exactly where `cost.fits(cap)`.
+
+    >>> round(violation(Cost(latency_ms=2.0, ram_kib=10.0), Cost(latency_ms=1.0, ram_kib=20.0)), 4)  # log(2)
+    0.6931
+    """
     pairs = ((getattr(cost, name), getattr(cap, name)) for name in cost.over(cap))
     return sum(math.log(value / limit) if limit > 0 else math.inf for value, limit in pairs)
 

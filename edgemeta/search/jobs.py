@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from edgemeta.learners.shards import Team
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
 from edgemeta.nets.halved import PRECISIONS
-from edgemeta.types import Op, Shape
+from edgemeta.types import Op, Shape, text_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DataSpec:
 
     def __str__(self) -> str:
         """What must be equal for accuracies to compare."""
-        shape = "x".join(map(str, self.in_shape))
+        shape = text_of(self.in_shape)
         return f"{self.name} {shape} seed{self.seed}" + (f" {self.root} {self.ink}" if self.root else "")
 
 
@@ -201,7 +202,7 @@ class TestJob:
     seed: int
 
 
-def run_test(job: TestJob) -> list[dict]:
+def run_test(job: TestJob) -> list[dict[str, Any]]:
     """One row per data set and number of shots that its classes have images for."""
     learner, slow = LEARNERS[job.learner](build(job.ops)), load_weights(job.weights)
     rows = []

@@ -18,7 +18,7 @@ from edgemeta.learners.protonet import protonet
 from edgemeta.learners.shards import gather
 from edgemeta.nets.relaxed import Alpha, Relaxed
 from edgemeta.search.adaptation import LOGITS, RATE, adapt, alpha_of, cooled, outer_gradient
-from edgemeta.search.bilevel import BETAS, Guard, task_loss
+from edgemeta.search.bilevel import BETAS, Guard, detached, leaves, task_loss
 from edgemeta.search.by_gradient import ByGradient, Penalty
 from edgemeta.search.problem import Problem
 from edgemeta.space.space import Space
@@ -121,7 +121,7 @@ class _Run:
 
     def __init__(self, relaxed: Relaxed, settings: Joint, pool: Pool, rng: np.random.Generator, slow: Params):
         self._relaxed, self._settings, self._pool, self._rng = relaxed, settings, pool, rng
-        self._slow = {name: value.detach().clone().requires_grad_() for name, value in slow.items()}
+        self._slow = leaves(slow)
         logits = [value for name, value in self._slow.items() if name.startswith(LOGITS)]
         rates = [value for name, value in self._slow.items() if name.startswith(RATE)]
         self._weights = {name: value for name, value in self._slow.items() if not name.startswith((LOGITS, RATE))}
@@ -142,7 +142,7 @@ class _Run:
             done += self._warm_up(done) if done < self._warm else self._meta_update(done, penalty)
             if done >= settled and done - checked >= settings.check_every:
                 checked, stopped = done, guard.check(alpha_of(self._slow))
-        slow = {name: value.detach().clone() for name, value in self._slow.items()}
+        slow = detached(self._slow)
         if stopped and guard.kept:
             slow |= {LOGITS + cell: logits for cell, logits in guard.kept.items()}
         return MetaLearned(slow, done, stopped, tuple(self._losses))

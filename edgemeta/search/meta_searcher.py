@@ -49,7 +49,7 @@ class MetaPolicy:
             raise BadData("a policy that knows must be told of which triple, and only then; give both or neither")
         self._space, self._samples = space, samples
         self._rng, self._mutations = torch.Generator().manual_seed(seed), Random(seed)
-        self._slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
+        self._slots = tuple(len(options) for _, options in space.slots)
         self._params = knowledge.params if knowledge else policy.init(self._slots, 0, 1, rng=self._rng)
         self._context = context_of(knowledge, triple) if knowledge and triple else torch.zeros(policy.DIM)
         self._told: dict[Arch, float | None] = {}

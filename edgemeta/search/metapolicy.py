@@ -2,9 +2,9 @@
 
 One forward pass proposes for a new triple; what is measured then decides among the proposals (`meta_searcher`). The
 parts (`tasks.policy`): a graph convolution embeds the task, the posterior of a few timings (`latency.fewshot`) embeds
-the device, the budget stands beside them. Meta-learning the structure with the
-strategy of adapting it is MetaNAS (Elsken 2020, arXiv:1911.11090); departures: the policy is conditioned on the triple,
-and no weights of networks are shared.
+the device, the budget stands beside them. Meta-learning the structure with the strategy of adapting it is MetaNAS
+(Elsken 2020, arXiv:1911.11090); departures: the policy is conditioned on the triple, and no weights of networks are
+shared.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def meta_train(
     `doubt` is how far attributes of tasks are not to be trusted, 0..1; `little_known` has a rule for it. So often the
     policy is told of another task than the one that it is taught, and it learns to look past what it is told.
     """
-    slots = tuple(len(space.options(slot)) for slot in range(len(space.slots)))
+    slots = tuple(len(options) for _, options in space.slots)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     params = policy.init(slots, ANCHORS + 1, len(sources.scores), rng=generator)
     half = [np.sort(score)[len(score) // 2 :] for score in sources.scores.values()]
@@ -206,6 +206,9 @@ def little_known(tasks: int) -> float:
 
     Two tell how much tasks have in common, and nothing of how that falls with the distance of their attributes; of n
     tasks the distance has n - 2 of the n - 1 things that there are to learn.
+
+    >>> [little_known(tasks) for tasks in (2, 3, 5)]
+    [1.0, 0.5, 0.25]
     """
     return 1 / max(1, tasks - 1)
 

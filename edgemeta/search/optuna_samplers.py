@@ -62,6 +62,7 @@ class OptunaSearch:
         self._most = MEMORY[sampler]
         self._running: dict[Arch, int] = {}  # what was asked and not told -> its number in the study
         self._seen: set[Arch] = set()
+        self._ended = 0  # trials of the study
         self._scores: tuple[int, float] = (0, 0.0)  # count and sum
 
     def ask(self) -> Arch:
@@ -73,7 +74,7 @@ class OptunaSearch:
             self._running[arch] = trial.number
             self._seen.add(arch)
             return arch
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        self._end(trial.number, state=TrialState.FAIL)
         near = self._unseen(arch)
         if near not in self._seen:
             self._running[near] = self._started(near)
@@ -86,22 +87,26 @@ class OptunaSearch:
             number = self._started(trial.arch)
         self._seen.add(trial.arch)
         if trial.score is None and trial.status != "infeasible":
-            self._study.tell(number, state=TrialState.FAIL)
+            self._end(number, state=TrialState.FAIL)
             return
         count, total = self._scores
         if trial.score is not None:
             self._scores = count, total = count + 1, total + trial.score
         score = total / max(count, 1) if trial.score is None else trial.score
         self._note_violation(number, trial)
-        self._study.tell(number, [score, trial.cost.latency_ms] if self._both else score)
+        self._end(number, values=[score, trial.cost.latency_ms] if self._both else score)
         self._forget()
+
+    def _end(self, number: int, **told: Any) -> None:
+        self._study.tell(number, **told)
+        self._ended += 1
 
     def _forget(self) -> None:
         """Go on in a study of the trials that are worth remembering, where there are twice as many as that."""
+        if self._ended <= 2 * self._most:
+            return
         rows = self._study.get_trials(deepcopy=False)
         ended = [row for row in rows if row.state.is_finished()]
-        if len(ended) <= 2 * self._most:
-            return
         scored = [row for row in ended if row.state == TrialState.COMPLETE]
         best = sorted(scored, key=lambda row: row.values[0])[-self._most // 2 :]
         last = {row.number for row in (*best, *ended[-self._most // 2 :])}
@@ -111,7 +116,7 @@ class OptunaSearch:
             if arch := of_number.get(row.number):
                 self._running[arch] = len(fresh.get_trials(deepcopy=False))
             fresh.add_trial(row)
-        self._study = fresh
+        self._study, self._ended = fresh, len(last)
 
     def _note_violation(self, number: int, trial: Trial) -> None:
         row = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)

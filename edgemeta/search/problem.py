@@ -55,6 +55,11 @@ class Problem:
         """Cost with the upper end of the latency interval, which is what must fit the cap."""
         return self._with_head(upper, arch)
 
+    def unscored(self, arch: Arch, searcher: str, status: str) -> Trial:
+        """A trial of an architecture that nothing was learned of yet."""
+        cost = self.cost(arch)
+        return Trial(arch, cost, None, None, 0, self.seed, 0.0, searcher, status, self.device, self.cap)
+
     def _with_head(self, of: Callable[..., Cost], arch: Arch) -> Cost:
         ops = self.space.ops(arch)
         size_kib = flash_kib(ops, "int8" if self.int8 else "fp32") + self.head_kib(ops)

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from edgemeta.config import without_secrets
-from edgemeta.errors import BadConfig, EdgemetaError
+from edgemeta.errors import BadConfig, EdgemetaError, first_line
 
 T = TypeVar("T")
 PATIENCE_S = 300.0  # a server that restarts is waited for
@@ -97,7 +97,7 @@ def unreachable(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """The first line of the innermost error."""
     *_, last = _causes(error)
-    return without_secrets((str(last).strip().splitlines() or [type(last).__name__])[0])
+    return without_secrets(first_line(last))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -39,7 +39,11 @@ def posterior(
 
 
 def improvement(mean: np.ndarray, sd: np.ndarray, best: float) -> np.ndarray:
-    """(n,) expected improvement on `best` (Mockus 1978); on nothing, -inf, the means themselves."""
+    """(n,) expected improvement on `best` (Mockus 1978); on nothing, -inf, the means themselves.
+
+    >>> improvement(np.array([0.0, 2.0]), np.array([1.0, 1.0]), 0.0).round(3)
+    array([0.399, 2.008])
+    """
     if best == -math.inf:
         return mean
     z = (mean - best) / sd

@@ -159,6 +159,9 @@ def queries_until(curves: Sequence[Sequence[float]], regret: float) -> float:
     """Accuracy queries until the mean of regret curves is as low as `regret`; inf where it never is.
 
     A curve that ended early stays where it ended.
+
+    >>> queries_until([[3.0, 2.0, 1.0], [1.0]], 1.5)
+    2.0
     """
     longest = max(map(len, curves))
     if not min(map(len, curves)):
@@ -258,7 +261,8 @@ def decide(
     improvement (Mockus 1978). All in all `timings` and `queries` of the problem are spent at most, those before
     included. None: nothing timed fits.
     """
-    guess, row = Guess(np.array([arch.picks for arch in candidates]), expected, unit), _rows(candidates)
+    guess = Guess(np.array([arch.picks for arch in candidates]), expected, unit)
+    row = {arch: row for row, arch in enumerate(candidates)}
     asked: dict[Arch, float] = {}
     for left in range(max(1, queries), 0, -1):
         until = problem.spent.timings + (timings - problem.spent.timings) // left
@@ -273,10 +277,6 @@ def decide(
             guess.see(row[arch], asked[arch])
     fitting = [arch for arch in candidates if problem.fits(arch)]
     return problem.best() if queries and asked else max(fitting, key=lambda arch: expected[row[arch]], default=None)
-
-
-def _rows(candidates: Sequence[Arch]) -> dict[Arch, int]:
-    return {arch: row for row, arch in enumerate(candidates)}
 
 
 def _verify(

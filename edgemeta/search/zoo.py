@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 import edgemeta
 from edgemeta.contracts import Learner, Params
-from edgemeta.errors import BadConfig, BadData, BadProfile
+from edgemeta.errors import BadConfig, BadData, BadProfile, first_mistake
 from edgemeta.files import write_bytes
 from edgemeta.learners import LEARNERS
 from edgemeta.nets.build import build
@@ -133,9 +133,7 @@ def read(path: Path | str | None = None) -> Zoo:
     except SafetensorError as error:
         raise _not_whole(path, error) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the index"
-        raise BadData(f"{path} is no zoo: {where}: {first['msg'].lower()}; {AGAIN}") from None
+        raise BadData(f"{path} is no zoo: {first_mistake(error, 'the index')}; {AGAIN}") from None
     if (index.format, index.version) != (FORMAT, VERSION) or index.learner not in LEARNERS:
         raise BadData(f"{path} is {index.format} {index.version} of {index.learner}, not {FORMAT} {VERSION}; {AGAIN}")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from edgemeta.space.cells import CIFAR
 from edgemeta.space.ops import Tape
 from edgemeta.space.space import Segment, Space
-from edgemeta.types import Shape
+from edgemeta.types import Shape, text_of
 
 # FBNet (Wu 2019, arXiv:1812.03443) as HW-NAS-Bench (Li 2021, arXiv:2103.10584) times it: 32x32 inputs, these strides.
 FBNET_OPS: Mapping[str, tuple[int, int, int]] = {  # name -> (kernel, expansion, groups)
@@ -33,7 +33,7 @@ def fbnet() -> Space:
 
 def trainable_fbnet(in_shape: Shape = CIFAR) -> Space:
     """The same for any input."""
-    return _fbnet(f"fbnet-{'x'.join(map(str, in_shape))}", in_shape)
+    return _fbnet(f"fbnet-{text_of(in_shape)}", in_shape)
 
 
 def _fbnet(name: str, in_shape: Shape) -> Space:
@@ -89,7 +89,7 @@ def macro() -> Space:
 
 def trainable_macro(in_shape: Shape = CIFAR) -> Space:
     """The same for any input."""
-    return _macro(f"macro-{'x'.join(map(str, in_shape))}", in_shape)
+    return _macro(f"macro-{text_of(in_shape)}", in_shape)
 
 
 def _macro(name: str, in_shape: Shape) -> Space:

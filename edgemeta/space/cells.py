@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edgemeta.space.ops import Tape
 from edgemeta.space.space import Segment, Space
-from edgemeta.types import Shape
+from edgemeta.types import Shape, text_of
 
 Edge = tuple[int, int]  # from node, to node
 
@@ -32,7 +32,7 @@ def trainable_nb201(in_shape: Shape = CIFAR) -> Space:
 
     A cell whose entry reaches its end by no edge passes it on: nothing could be learned behind it.
     """
-    return _nb201(f"nb201-{'x'.join(map(str, in_shape))}", in_shape, whole=False)
+    return _nb201(f"nb201-{text_of(in_shape)}", in_shape, whole=False)
 
 
 def _nb201(name: str, in_shape: Shape, *, whole: bool) -> Space:
@@ -117,8 +117,6 @@ DARTS_OPS = (
 )
 CELLS = ("normal", "reduction")
 ENTRIES, NODES = 2, 4  # a cell reads the two cells before it
-
-
 DARTS_WIDTH, DARTS_CELLS = 8, 5
 
 
@@ -138,7 +136,7 @@ def darts(in_shape: Shape = (1, 28, 28), *, width: int = DARTS_WIDTH, cells: int
     usual = (width, cells) == (DARTS_WIDTH, DARTS_CELLS)
     name = "darts" if usual else f"darts.{width}wide.{cells}cells"  # spaces of one name are one space
     lay = partial(_lay_darts, width, cells)
-    return Space(f"{name}-{'x'.join(map(str, in_shape))}", in_shape, (Segment(tuple(slots), lay),))
+    return Space(f"{name}-{text_of(in_shape)}", in_shape, (Segment(tuple(slots), lay),))
 
 
 def _lay_darts(width: int, cells: int, tape: Tape, picked: Sequence[Any]) -> None:

@@ -19,7 +19,12 @@ def mutate(arch: Arch, space: Space, *, rng: Random) -> Arch:
 
 
 def neighbours(arch: Arch, space: Space) -> list[Arch]:
-    """Every architecture one `mutate` away."""
+    """Every architecture one `mutate` away.
+
+    >>> from edgemeta.space.presets import tiny
+    >>> len(neighbours(tiny().sample(rng=Random(0)), tiny()))  # of ten slots with two options each, but two with four
+    14
+    """
     return [
         arch.swap(slot, pick)
         for slot in range(len(arch.picks))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 
 from edgemeta.errors import BadProfile, nearest
-
-from .presets import PUBLISHED, SPACES
-from .space import Space
+from edgemeta.space.presets import PUBLISHED, SPACES
+from edgemeta.space.space import Space
 
 
 def named(name: str) -> Space:
-    """A published space by its name, or a preset by its own and the input shape: `edge-1x28x28`."""
+    """A published space by its name, or a preset by its own and the input shape.
+
+    >>> named("edge-1x28x28").size, named("nb201").size
+    (268435456, 15625)
+    """
     if name in PUBLISHED:
         return PUBLISHED[name]()
     found = re.fullmatch(r"(.+)-([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", name)

@@ -14,6 +14,13 @@ class Tape:
 
     Each method gives the position of its result, and reads the newest result, or the one `at` a position. An input of
     one row is a series: kernels and strides then work along the width alone.
+
+    >>> tape = Tape((1, 28, 28))
+    >>> entry = tape.conv(8, 3, stride=2, act="relu")
+    >>> tape.add(entry, at=tape.conv(8, 1))
+    2
+    >>> [(op.kind, op.out_shape, op.inputs) for op in tape.ops]
+    [('conv', (8, 14, 14), (-1,)), ('conv', (8, 14, 14), (0,)), ('add', (8, 14, 14), (1, 0))]
     """
 
     def __init__(self, in_shape: Shape):

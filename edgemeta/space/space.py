@@ -68,7 +68,12 @@ class Space:
         return Arch(self.name, tuple(rng.randrange(len(options)) for _, options in self.slots))
 
     def arch(self, segments: Sequence[Mapping[str, Any]]) -> Arch:
-        """The architecture with the settings of each segment that has slots; what is left out is the first option."""
+        """The architecture with the settings of each segment that has slots; what is left out is the first option.
+
+        >>> from edgemeta.space.presets import tiny
+        >>> str(tiny().arch([{"width": 8, "kind": "sep"}, {"depth": 2}]))
+        'tiny-1x12x12:0.1.0.1.0.1.0.0.0.0'
+        """
         own, picks = [segment for segment in self.segments if segment.slots], []
         if len(segments) != len(own):
             raise BadConfig(
@@ -87,7 +92,12 @@ class Space:
         return Arch(self.name, tuple(picks))
 
     def settings(self, arch: Arch) -> list[dict[str, Any]]:
-        """What `arch` picked, segment by segment: the inverse of `Space.arch`."""
+        """What `arch` picked, segment by segment: the inverse of `Space.arch`.
+
+        >>> from edgemeta.space.presets import tiny
+        >>> tiny().settings(Arch("tiny-1x12x12", (0, 1, 0, 1, 0, 1, 0, 0, 0, 0)))[0]
+        {'depth': 1, 'width': 8, 'kernel': 3, 'kind': 'sep', 'down': 'pool'}
+        """
         return [segment.settings(options) for segment, options in self._chosen(arch) if options]
 
     def ops(self, arch: Arch) -> tuple[Op, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from edgemeta.errors import BadConfig
 from edgemeta.space.ops import LAYERS, Tape
 from edgemeta.space.space import Segment, Space
-from edgemeta.types import Arch, Shape
+from edgemeta.types import Arch, Shape, text_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def staged(kind: str, in_shape: Shape, stages: Sequence[Stage]) -> Space:
     for i, stage in enumerate(stages):
         slots = tuple((f"stage{i + 1}.{option.name}", getattr(stage, option.name)) for option in fields(stage))
         segments.append(Segment(slots, partial(_lay, i == 0)))
-    return Space(f"{kind}-{'x'.join(map(str, in_shape))}", in_shape, tuple(segments))
+    return Space(f"{kind}-{text_of(in_shape)}", in_shape, tuple(segments))
 
 
 def layers(space: Space, arch: Arch) -> list[tuple[str, str]]:

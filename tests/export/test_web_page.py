@@ -14,7 +14,7 @@ from PIL import Image
 from edgemeta.stages import serve, web_runtime
 from tests.export.web_golden import logits, preprocess, write
 from tests.export.web_page import FAKE_CAMERA, Page, served
-from tests.report.browser import BINARY, browser
+from tests.report.browser import BINARY, FAINT, browser
 
 pytestmark = [
     pytest.mark.slow,
@@ -261,18 +261,22 @@ def test_a_bundle_that_is_not_right_is_told(chromium, written, change, says):
         assert says in page.text("#failed") and page.value("document.querySelector('#desk').hidden")
 
 
-def test_a_narrow_page_does_not_scroll_sideways_in_light_or_dark(chromium, address):
+def test_a_narrow_page_is_readable_and_does_not_scroll_sideways_in_light_or_dark(chromium, address):
     page, grounds = Page(chromium, address, width=360, fresh=True), []
     page.name("a name that is as long as a name can be, or more")
     page.draw(SHAPES["left"](0))
     page.click(".chip")
     page.settled(1)
     for scheme in ("light", "dark"):
-        chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        chosen = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # colours at once
+        features = [{"name": name, "value": value} for name, value in chosen.items()]
+        chromium.call("Emulation.setEmulatedMedia", features=features)
         assert page.value("document.documentElement.scrollWidth") <= 360
+        assert page.value(FAINT) == []
         ground = page.value("getComputedStyle(document.body).backgroundColor")
         grounds.append(int(re.findall(r"\d+", ground)[0]))
     assert grounds[0] > 200 and grounds[1] < 60
+    assert chromium.complaints() == []
     assert_named(page)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from edgemeta.latency import onnx_net
 from edgemeta.latency.onnx_int8 import WIDEST, calibrate, calibration_model, to_onnx
-from edgemeta.latency.onnx_net import WEIGHTS_FILE, random_weights, stored_model, stored_weights
+from edgemeta.latency.onnx_net import random_weights, stored_model, stored_weights
+from edgemeta.latency.onnx_parts import WEIGHTS_FILE
 from edgemeta.space.ops import Tape
 from edgemeta.space.presets import edge
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edgemeta.latency.measure import session
-from edgemeta.latency.onnx_net import WEIGHTS_FILE, _normals, random_weights, stored_model, stored_weights, to_onnx
-from edgemeta.latency.onnx_parts import POOL, Cutter
+from edgemeta.latency.onnx_net import _normals, random_weights, stored_model, stored_weights, to_onnx
+from edgemeta.latency.onnx_parts import POOL, WEIGHTS_FILE, Cutter
 from edgemeta.nets.build import build, fold
 from edgemeta.space.ops import Tape
 from edgemeta.space.presets import SPACES, edge

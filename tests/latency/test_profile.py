@@ -10,6 +10,9 @@ import pytest
 
 from edgemeta.errors import BadProfile
 from edgemeta.latency import profile
+from edgemeta.space.cells import darts
+from edgemeta.space.presets import seq
+from edgemeta.space.space import Space
 from edgemeta.types import Arch, NetTiming, Timing
 
 
@@ -30,6 +33,15 @@ def test_round_trip_is_exact(host, tmp_path, tiny):
     )
     for one in (host, odd):
         assert profile.load(profile.save(one, tmp_path / "p.json")) == one
+
+
+@pytest.mark.parametrize("space", [seq(), darts()], ids=str)
+def test_dilated_and_flat_operators_come_back(space: Space, host, tmp_path):
+    ops = space.ops(space.sample(rng=Random(0)))
+    assert any(op.flat or op.dilation > 1 for op in ops)
+    timed = replace(host, nets=(NetTiming(Arch(space.name, ()), Timing(1.0, 0.0, 1), ops),), ops={}, status={})
+    assert profile.load(profile.save(timed, tmp_path / "p.json")) == timed
+    assert [profile._op_of(op.key) for op in ops] == [replace(op, inputs=(-1,)) for op in ops]
 
 
 def test_null_ships_and_is_synthetic(null):

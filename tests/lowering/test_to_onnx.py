@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.func import grad
 
 from edgemeta.contracts import Support
-from edgemeta.latency.onnx_net import IR_VERSION, OPSET
+from edgemeta.latency.onnx_parts import IR_VERSION, OPSET
 from edgemeta.learners import LEARNERS
 from edgemeta.lowering import check, to_onnx
 from edgemeta.lowering.trace import Sizes, reads, trace

@@ -39,7 +39,7 @@ def test_errors_go_to_the_kinds_that_take_the_time():
     assert agreement.by_kind(checks) == [
         KindError("convolution", 0.5, pytest.approx(0.175), pytest.approx(0.125)),
         KindError("global average pool", 0.5, pytest.approx(0.125), pytest.approx(-0.025)),
-        KindError("whole networks", 1.0, pytest.approx(0.15), pytest.approx(0.05)),
+        KindError("all kinds together", 1.0, pytest.approx(0.15), pytest.approx(0.05)),
     ]
 
 

@@ -26,7 +26,7 @@ def test_front_marks_the_chosen_the_cap_and_the_untrained():
     drawn = front.front(ran, CAP, winner, width=600)
     assert drawn.count('class="ring"') == 1 and "cap 1 ms" in drawn
     assert "over the cap of latency and RAM" in drawn and drawn.count('class="failed"') == 1
-    assert len(re.findall(r'class="dot f\d"', drawn)) == 2
+    assert len(re.findall(r'class="dot f\d', drawn)) == 2 and drawn.count(" first") == 1
 
 
 def test_odd_numbers_are_left_out_not_drawn():

@@ -22,6 +22,11 @@ def test_ticks_are_few_round_and_inside(low, ratio, log, count):
     assert all(scale.low - room <= tick <= scale.high + room for tick in ticks)
 
 
+def test_a_short_axis_has_more_than_one_tick():
+    assert Scale(0.02, 0.095, 0, 260).ticks(3) == pytest.approx([0.02, 0.04, 0.06, 0.08])
+    assert Scale(0.9, 1.9, 0, 100).ticks(1) == pytest.approx([1.0, 1.5])
+
+
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5), st.booleans())
 def test_span_leaves_room_on_both_sides(values, log):
     low, high = span(values, log=log)

@@ -16,11 +16,12 @@ import pytest
 
 from edgemeta.errors import BadData, Diverged, EdgemetaError
 from edgemeta.learners.evaluate import Score
-from edgemeta.search import run
+from edgemeta.search import under_way
 from edgemeta.search.feasible import require_feasible
 from edgemeta.search.jobs import Result
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.limits import within
+from edgemeta.search.under_way import UnderWay
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.named import named
 from edgemeta.space.staged import Stage, staged
@@ -73,8 +74,8 @@ def search(start, problem, monkeypatch):
             count["pools"] += 1
             yield Pool()
 
-        monkeypatch.setattr(run, "run_job", run_job)
-        monkeypatch.setattr(run, "worker_pool", pools)
+        monkeypatch.setattr(under_way, "run_job", run_job)
+        monkeypatch.setattr(under_way, "worker_pool", pools)
         made = start(replace(problem, rungs=(2,), **changes), name="random")
         made.executor, made.counted = Pool(), count
         return made
@@ -209,13 +210,16 @@ def test_a_network_that_was_killed_in_company_is_trained_alone(search):
 @pytest.mark.slow
 def test_real_workers_that_are_killed_are_replaced(search, monkeypatch):
     found = search(trained)
-    monkeypatch.setattr(run, "worker_pool", worker_pool)
-    monkeypatch.setattr(run, "run_job", os._exit)
-    with found._pools, worker_pool(1) as found.executor:
+    monkeypatch.setattr(under_way, "worker_pool", worker_pool)
+    monkeypatch.setattr(under_way, "run_job", os._exit)
+    with (
+        worker_pool(1) as executor,
+        UnderWay(found.problem, found.name, found.ledger, executor, 1, math.inf, None, print) as networks,
+    ):
         with pytest.raises(RuntimeError, match="killed twice"):
-            found._result(3, found._submit(3))
-        monkeypatch.setattr(run, "run_job", abs)
-        assert found._submit(-3).result() == 3
+            networks._result(3, networks._submit(3))
+        monkeypatch.setattr(under_way, "run_job", abs)
+        assert networks._submit(-3).result() == 3
 
 
 def test_a_search_of_an_exhausted_space_ends_with_what_it_has(search, tmp_path):

@@ -29,9 +29,9 @@ def join(url):
     """Another process's part."""
     databases = []
 
-    def make():
+    def make(grace_s=GRACE_S):
         databases.append(Database(address(url)))
-        return Claims(databases[-1], grace_s=GRACE_S)
+        return Claims(databases[-1], grace_s=grace_s)
 
     yield make
     for database in databases:
@@ -41,7 +41,7 @@ def join(url):
 def test_a_job_is_one_process_s_and_its_outcome_everyone_s(join):
     with join() as one, join() as two:
         assert one.claim("a") and not two.claim("a") and two.claim("b")
-        assert one.mine("a") and not two.mine("a") and two.outcomes(["a", "b"]) == {}
+        assert one.handed("a") == 0 and two.handed("a") is None and two.outcomes(["a", "b"]) == {}
         one.finish("a", "done")
         assert two.outcomes(["a", "b"]) == {"a": "done"} and not two.claim("a")
 
@@ -63,7 +63,7 @@ def test_a_process_that_gives_no_sign_of_life_loses_its_job_and_that_is_counted(
             if two.claim("a"):
                 break
             two._left.wait(GRACE_S / 10)
-        assert two.mine("a") and not one.mine("a") and two.handed("a") == 1
+        assert one.handed("a") is None and two.handed("a") == 1
         one.finish("a", "late")  # it wakes up again
         assert two.outcomes(["a"]) == {}
 
@@ -89,7 +89,8 @@ def test_what_ended_before_is_done_again_when_it_is_asked_for(join):
 
 
 def test_of_many_at_once_one_has_the_job(join):
-    with join() as one, join() as two, ThreadPoolExecutor(2) as threads:
+    long_s = 60.0  # else, on a busy machine, one takes the other for dead
+    with join(long_s) as one, join(long_s) as two, ThreadPoolExecutor(2) as threads:
         for job in map(str, range(20)):
             assert sum(threads.map(lambda claims, job=job: claims.claim(job), (one, two))) == 1
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from edgemeta.errors import EdgemetaError
-from edgemeta.search import SEARCHERS, ledger, run, storage
+from edgemeta.search import SEARCHERS, ledger, run, storage, under_way
 from edgemeta.search.claims import Claims
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.run import Search
 from edgemeta.search.storage import Database, address
+from edgemeta.search.under_way import UnderWay
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -43,8 +44,8 @@ def searched(problem, url, folder, workers=1):
 def test_two_processes_end_where_one_does(problem, url, start, tmp_path, monkeypatch):
     wanted = [(trial.arch, trial.score, trial.fidelity) for trial in start(problem).run(trials=8, seconds=100)]
     problem, trained = replace(problem, seed=problem.seed), Counter()
-    real = run.run_job
-    monkeypatch.setattr(run, "run_job", lambda job: (trained.update([job.weights]), real(job))[1])
+    real = under_way.run_job
+    monkeypatch.setattr(under_way, "run_job", lambda job: (trained.update([job.weights]), real(job))[1])
     with ThreadPoolExecutor(2) as machines:
         folders = [tmp_path / name for name in ("one", "two")]
         found = list(machines.map(lambda folder: searched(problem, url, folder), folders))
@@ -57,8 +58,8 @@ def test_two_processes_end_where_one_does(problem, url, start, tmp_path, monkeyp
 
 def test_a_process_of_many_workers_looks_no_further_ahead_than_the_others(problem, tmp_path, monkeypatch):
     """What is proposed depends on how many networks are under way."""
-    ahead, start = [], Search._start
-    monkeypatch.setattr(Search, "_start", lambda self: (ahead.append(len(self._running)), start(self)))
+    ahead, start = [], UnderWay.start
+    monkeypatch.setattr(UnderWay, "start", lambda self: (ahead.append(len(self.asked)), start(self)))
     searched(problem, address(f"sqlite:///{tmp_path}/shared.sqlite"), tmp_path / "one", workers=7)
     assert max(ahead) == run.LOOKAHEAD
 
@@ -68,7 +69,7 @@ def test_another_s_failure_is_a_failure_here(problem, url, tmp_path, monkeypatch
         time.sleep(0.02)
         raise MemoryError("too big")
 
-    monkeypatch.setattr(run, "run_job", run_job)
+    monkeypatch.setattr(under_way, "run_job", run_job)
     with ThreadPoolExecutor(2) as machines:
         runs = [machines.submit(searched, problem, url, tmp_path / name) for name in ("one", "two")]
         for each in runs:
@@ -78,7 +79,7 @@ def test_another_s_failure_is_a_failure_here(problem, url, tmp_path, monkeypatch
 
 def test_a_server_that_restarts_is_waited_for(problem, postgresql, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PAUSE_S", (0.05, 0.2))
-    url, jobs, real = address(postgresql.url), Counter(), run.run_job
+    url, jobs, real = address(postgresql.url), Counter(), under_way.run_job
     problem = replace(problem, seed=3)
 
     def run_job(job):
@@ -88,7 +89,7 @@ def test_a_server_that_restarts_is_waited_for(problem, postgresql, tmp_path, mon
             postgresql.start()
         return real(job)
 
-    monkeypatch.setattr(run, "run_job", run_job)
+    monkeypatch.setattr(under_way, "run_job", run_job)
     ranking, trials = searched(problem, url, tmp_path / "one")
     assert len(ranking) == 8 and len(trials) == len(jobs) and set(jobs.values()) == {1}
 

@@ -84,8 +84,29 @@ def test_a_value_that_is_no_finite_number_is_refused(tmp_path, value):
 
 
 def test_options_and_defaults():
-    args = parser("A table.").parse_args([])
-    assert args.json is None and args.goals is None
+    args = parser("A table.", quick={}).parse_args([])
+    assert args.json is None and args.goals is None and args.quick == ""
+
+
+def test_quick_sets_options_that_can_be_set_again_and_is_told():
+    options = parser("A table.", quick={"nets": 3, "sizes": [1, 2], "tiny": True})
+    options.add_argument("--tiny", action="store_true")
+    options.add_argument("--nets", type=int, default=300)
+    options.add_argument("--sizes", type=int, nargs="+", default=[9])
+    args = options.parse_args(["--quick", "--nets", "5"])
+    assert (args.nets, args.sizes, args.tiny, args.quick) == (5, [1, 2], True, "--nets 3 --sizes 1 2 --tiny")
+
+
+def test_quick_knows_only_options():
+    with pytest.raises(ValueError, match="no option: nest"):
+        parser("A table.", quick={"nest": 3}).parse_args(["--quick"])
+
+
+def test_a_shortened_run_is_told_as_one_and_not_held_against_goals(goals, tmp_path, capsys):
+    path = tmp_path / "out.json"
+    assert emit("speed", {"ratio": 0.1}, [], path, goals=goals, quick="--nets 3") == 0
+    assert json.loads(path.read_text())["quick"] == "--nets 3"
+    assert "not comparable: --nets 3" in capsys.readouterr().out
 
 
 def test_a_script_beside_it_can_use_it(tmp_path):

@@ -51,6 +51,7 @@ def args(tmp_path):
         "front": 3,
         "test_episodes": 600,
     }
+    names |= {"third_trials": bench.TRIALS, "third_rungs": list(bench.RUNGS), "profile": None}
     others = {"learner": "protonet", "minutes": 1.0, "jobs": 1, "episodes": 10, "run": tmp_path, "cache": tmp_path}
     return argparse.Namespace(**names, **others, data_root=tmp_path)
 

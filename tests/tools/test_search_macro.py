@@ -35,8 +35,8 @@ def test_the_first_that_was_timed_below_the_budget_is_returned():
 
 def test_the_oracle_is_judged_by_the_last_timings(here):
     assert bench._oracle(here, 2.1, {ARCHS[0]: 1.0, ARCHS[1]: 2.0, ARCHS[2]: 2.1}) == 80.0
-    assert bench._rivals(here, 2.1) == [ARCHS[1], ARCHS[0]]
-    assert bench._rivals(here, 3.0 / bench.FURTHER + 1e-6)[0] == ARCHS[2]
+    assert bench._rivals(here, 2.1, bench.ORACLES) == [ARCHS[1], ARCHS[0]]
+    assert bench._rivals(here, 3.0 / bench.FURTHER + 1e-6, bench.ORACLES)[0] == ARCHS[2]
 
 
 def test_a_row_tells_regret_and_broken_budgets(here):

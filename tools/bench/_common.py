@@ -2,9 +2,9 @@
 
 A benchmark is a script of one published table:
 
-    args = parser("Predicted against measured latency on this machine.").parse_args()
+    args = parser("Predicted against measured latency on this machine.", quick={"nets": 20})
     ...
-    sys.exit(emit("host_latency", {"spearman": 0.99}, rows, args.json, goals=args.goals))
+    sys.exit(emit("host_latency", {"spearman": 0.99}, rows, args.json, goals=args.goals, quick=args.quick))
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +45,36 @@ class Verdict(NamedTuple):
     met: bool
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options every benchmark has; add your own to it."""
+def parser(description: str, *, quick: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """The options every benchmark has; add your own to it. quick: those that `--quick` sets, and what to."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--json", type=Path, metavar="FILE", help="write values, rows and circumstances here")
     made.add_argument("--goals", type=Path, metavar="FILE", help='{"bench": {"value": ["<=", number]}} to compare with')
+    shorter = partial(_Quick, settings=quick)
+    told = f"shortened: the same as {spoken(quick)}; later options count"
+    made.add_argument("--quick", action=shorter, help=told)  # type: ignore[arg-type]
     return made
+
+
+def spoken(settings: Mapping[str, Any]) -> str:
+    """Settings as the options that they are; True is an option without a value."""
+    told = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in settings.items()}
+    words = [[f"--{name.replace('_', '-')}", *(each for each in own if each is not True)] for name, own in told.items()]
+    return " ".join(str(word) for option in words for word in option)
+
+
+class _Quick(argparse.Action):
+    """Sets other options at once, and tells which in `quick`, where a full run has ""."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, settings: Mapping[str, Any], **how: Any):
+        super().__init__(option_strings, dest, nargs=0, default="", **how)
+        self._settings = settings
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        if unknown := set(self._settings) - set(vars(namespace)):
+            raise ValueError(f"--quick sets what is no option: {', '.join(sorted(unknown))}")
+        vars(namespace).update(self._settings)
+        setattr(namespace, self.dest, spoken(self._settings))
 
 
 def require_folder(data_root: Path, name: str) -> None:
@@ -78,20 +103,30 @@ def emit(
     extra: Mapping[str, Any] | None = None,
     *,
     goals: Path | None = None,
+    quick: str = "",
 ) -> int:
     """Print the rows and values, write them with their circumstances, and return the exit code: 1 for a missed goal.
 
     name: that of the script. values: the published numbers. rows: the table behind them. extra: anything else worth
-    keeping (settings, seeds).
+    keeping (settings, seeds). quick: how the run was shortened; goals are for full ones, and not held against it.
     """
     numbers = {key: _number(key, value) for key, value in values.items()}
     if rows:
         print(table(rows), end="\n\n")
-    verdicts = verdict(name, numbers, read_goals(goals) if goals else {})
+    verdicts = verdict(name, numbers, read_goals(goals) if goals and not quick else {})
     print(table(_summary(numbers, verdicts)))
+    if quick:
+        print(f"\nshortened, not comparable: {quick}")
     if json_path:
         plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        record = {"name": name, "values": numbers, "rows": plain, **circumstances(), "extra": dict(extra or {})}
+        record = {
+            "name": name,
+            "quick": quick,
+            "values": numbers,
+            "rows": plain,
+            **circumstances(),
+            "extra": dict(extra or {}),
+        }
         print(f"\nwritten to {write_json(json_path, record)}")
     return 0 if all(row.met for row in verdicts) else 1
 

@@ -48,7 +48,9 @@ def against(front: Mapping[Arch, float], args: argparse.Namespace, executor: Exe
 
 def found_under(body_ms: float, args: argparse.Namespace) -> Arch:
     """What `edgemeta search` finds on Omniglot's training and validation classes, its body under a latency."""
-    run, asked = args.run / "third", {"trials": TRIALS, "rungs": RUNGS, "eval_episodes": args.episodes}
+    asked = {"trials": args.third_trials, "rungs": tuple(args.third_rungs), "eval_episodes": args.episodes}
+    run = args.run / f"third-{digest(asked)}"
+    asked |= {"device": args.profile} if args.profile else {}
     data = {"data": "omniglot", "root": args.data_root / "omniglot", "cache": args.cache, "learner": args.learner}
 
     def make() -> list[int]:

@@ -76,6 +76,7 @@ DRAWN = 300  # networks that the first timings are chosen from ...
 SCOUTED = 20  # ... and samples of the policy for each source device and tightness that they are drawn from
 TIGHTNESS = (0.1, 0.3, 0.5, 0.7, 0.9)  # share of the networks under a cap
 CHUNK = 100
+QUICK = {"seeds": 1, "searchers": ["random"], "queries": 10}
 
 
 class World(NamedTuple):
@@ -112,11 +113,11 @@ def main() -> int:
     values, needed = _values(found, curves)
     facts |= {"queries_until_our_regret": {name: _finite(n) for name, n in needed.items()}}
     print("accuracy queries until our mean regret:", {name: _finite(n) for name, n in needed.items()}, end="\n\n")
-    return emit("constrained_search", values, rows, args.json, facts, goals=args.goals)
+    return emit("constrained_search", values, rows, args.json, facts, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser("Search under a latency cap on an unseen device and an unseen data set.")
+    made = parser("Search under a latency cap on an unseen device and an unseen data set.", quick=QUICK)
     root = Path(__file__).resolve().parents[3] / "shared" / "data"
     others = [name for name in SEARCHERS if name != "metapolicy"]
     usual = [name for name in others if name not in SLOW]

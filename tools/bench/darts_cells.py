@@ -35,6 +35,7 @@ from edgemeta.learners.evaluate import evaluate, features, queries
 from edgemeta.learners.settings import recipe
 from edgemeta.nets.build import build
 from edgemeta.nets.relaxed import relax, skips
+from edgemeta.search.bilevel import Bilevel
 from edgemeta.search.by_gradient import Found
 from edgemeta.search.darts import Darts
 from edgemeta.search.jobs import DataSpec, Job, data_pool, load_weights, run_job
@@ -46,6 +47,7 @@ from edgemeta.types import Arch, Cost
 CAP_OF = 60  # random cells of which the cap is the median
 TRIES = 20_000  # samples among which cells of equal latency are looked for
 TASKS = ((5, 1), (20, 1))
+QUICK = {"search_episodes": 8, "cells": 3, "episodes": 8, "test_episodes": 10, "nets": 20, "seconds": 8.0, "band": 0.3}
 
 
 def main() -> int:
@@ -53,27 +55,29 @@ def main() -> int:
     torch.set_num_threads(1)
     require_folder(args.data_root, "omniglot")
     problem = _problem(args)
-    made = kept(args.run / f"found-{digest(problem.task, problem.cap)}.json", lambda: _searched(problem, args.seed))
+    found = args.run / f"found-{digest(problem.task, problem.cap, args.search_episodes)}.json"
+    made = kept(found, lambda: _searched(problem, args.seed, args.search_episodes))
     cell = Arch(problem.space.name, tuple(made.pop("picks")))
     others = equals(problem, cell, args.cells, args.band, rng=Random(args.seed))
     rows = _measured(problem, [cell, *others], args)
     facts = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     extra = facts | made | {"cap_ms": problem.cap.latency_ms}
-    return emit("darts_cells", values(rows), rows, args.json, extra, goals=args.goals)
+    return emit("darts_cells", values(rows), rows, args.json, extra, goals=args.goals, quick=args.quick)
 
 
-def _searched(problem: Problem, seed: int) -> dict[str, Any]:
+def _searched(problem: Problem, seed: int, episodes: int) -> dict[str, Any]:
     """What DARTS finds, and what is told of its search."""
     began = time.perf_counter()
-    searcher = Darts(problem.space, seed=seed, problem=problem)
+    searcher = Darts(problem.space, seed=seed, problem=problem, settings=Bilevel(episodes=episodes))
     cell = searcher.ask()
     assert searcher.found
     return {"picks": cell.picks, "search_s": time.perf_counter() - began, **told(searcher.found)}
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser(__doc__.split("\n")[0])
+    made = parser(__doc__.split("\n")[0], quick=QUICK)
     made.add_argument("--space", default="darts-1x28x28")
+    made.add_argument("--search-episodes", type=int, default=Bilevel().episodes)
     made.add_argument("--cells", type=int, default=20, help="random cells to compare with")
     made.add_argument("--band", type=float, default=0.05, help="how far their predicted latency may be, as a share")
     made.add_argument("--episodes", type=int, default=600, help="of each network's training")

@@ -43,7 +43,6 @@ from edgemeta.learners import LEARNERS
 from edgemeta.learners.train import adapt
 from edgemeta.lowering import bundle, int8
 from edgemeta.nets.build import build
-from edgemeta.report.tables import Column, table
 from edgemeta.search import zoo as zoos
 from edgemeta.search.jobs import DataSpec, data_pool
 from edgemeta.space.presets import edge
@@ -58,13 +57,6 @@ HEADS = ("anil", "protonet", "ridge")  # the first in every runtime
 STEPS = {"norm": "maml-norm", "last": "maml-last", "full": "maml"}
 TURNS, BLOCK_S = 15, 0.02
 RUNTIMES = ("onnxruntime", "torch", "executorch", "node", "wasm", "c")
-COLUMNS = (
-    Column("net"),
-    Column("pixels"),
-    Column("what"),
-    *(Column(f"{name}_ms", name, ".3g") for name in RUNTIMES),
-    Column("max_diff", "from torch", ".1g"),
-)
 Calls = Mapping[str, Callable[[], object]]
 
 
@@ -81,28 +73,25 @@ class Net(NamedTuple):
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
-    args.add_argument("--quick", action="store_true", help="the fastest network at 28x28 alone, in few turns")
-    args.add_argument("--markdown", action="store_true", help="print the table for the README, too")
+    args = parser(__doc__.split("\n")[0], quick={"turns": 3, "pixels": [28], "networks": 1})
+    args.add_argument("--turns", type=int, default=TURNS, help="in which runtimes of one process are timed")
+    args.add_argument("--pixels", type=int, nargs="+", choices=SIZES, default=list(SIZES))
+    args.add_argument("--networks", type=int, choices=(1, 2, 3), default=3, help="of each size, from the fastest on")
     given = args.parse_args()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    if given.quick:
-        globals().update(TURNS=3, SIZES={28: SHOT})
+    globals().update(TURNS=given.turns)
     rows: list[dict[str, Any]] = []
     with chromium() as browser, tempfile.TemporaryDirectory() as place:
-        for net in nets()[: 1 if given.quick else None]:
+        for net in nets(given.pixels, given.networks):
             rows += of_net(net, Path(place) / f"{net.name}-{net.pixels}", browser)
             print(f"{net.name}, {net.pixels} pixels", flush=True)
-    values = summary(rows) | whole(nets()[0])
-    code = emit("device_runtime", values, rows, given.json, {"turns": TURNS}, goals=given.goals)
-    if given.markdown:
-        print("\n" + table(rows, COLUMNS, markdown=True))
-    return code
+    values = summary(rows) | whole(nets([28], 1)[0])
+    return emit("device_runtime", values, rows, given.json, {"turns": TURNS}, goals=given.goals, quick=given.quick)
 
 
-def nets() -> list[Net]:
+def nets(sizes: Sequence[int], most: int) -> list[Net]:
     """Of each third of the zoo, in the order of multiply-accumulates, the most accurate, at each resolution."""
     zoo = zoos.read(zoos.SHIPPED)
     ranked = sorted(zoo.members, key=lambda member: sum(op.macs for op in zoo.space.ops(member.arch)))
@@ -112,12 +101,12 @@ def nets() -> list[Net]:
     held, rng = data_pool(spec, "test"), np.random.default_rng(0)
     classes = rng.choice(len(held.by_class), WAY, replace=False)
     found = []
-    for pixels, shots in SIZES.items():
+    for pixels, shots in ((size, SIZES[size]) for size in sizes):
         chosen = np.concatenate([rng.permutation(held.by_class[i])[: shots + 1].reshape(1, -1) for i in classes])
         x = np.kron(held.images(chosen.ravel()).numpy(), np.ones((pixels // 28, pixels // 28), np.float32))
         x = x.reshape(WAY, shots + 1, 1, pixels, pixels)
         labels = np.repeat(np.arange(WAY), shots)
-        for name, part in parts.items():
+        for name, part in list(parts.items())[:most]:
             best = max(part, key=lambda member: member.accuracy("val", SHOT))
             ops = edge((1, pixels, pixels)).ops(Arch(f"edge-1x{pixels}x{pixels}", best.arch.picks))
             images = x[:, :shots].reshape(-1, 1, pixels, pixels)

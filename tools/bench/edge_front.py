@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 from _common import digest, emit, kept, parser, require_folder
-from _equal_latency import LANDMARK, against, margins
+from _equal_latency import LANDMARK, RUNGS, TRIALS, against, margins
 
 from edgemeta import config as configs
 from edgemeta.latency import profile as profiles
@@ -68,6 +68,11 @@ DATA = ("omniglot", "glyphs")
 BASE, OURS = "random", "metapolicy ladder"
 CHANCE = 0.2
 ENDLESS = 1_000_000  # networks: time decides
+QUICK = {
+    "searchers": ["random", "metapolicy"], "seeds": 1, "seconds": 20.0, "rungs": [20, 60], "front": 1,
+    "test_episodes": 20, "minutes": 0.05, "episodes": 20, "third_trials": 3, "third_rungs": [10, 30],
+    "profile": "intel-xeon-ort-1t",
+}  # fmt: skip
 
 
 class Here(Executor):
@@ -99,11 +104,11 @@ def main() -> int:
     extra |= {"cap_ms": cap_ms, "untrained": floors, "policy": bool(known(edge())), "searches": found}
     told = values(found, floors, cap_ms) | margins(nets)
     rows = summary(found, floors, cap_ms) + nets
-    return emit("edge_front", told, rows, args.json, extra, goals=args.goals)
+    return emit("edge_front", told, rows, args.json, extra, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick=QUICK)
     options.add_argument("--searchers", nargs="+", default=["random", "evolution", "metapolicy"], choices=SEARCHERS)
     options.add_argument("--seeds", type=int, default=5, help="searches of each searcher on each data set")
     options.add_argument("--seconds", type=float, default=180.0, help="wall-clock of a search")
@@ -113,6 +118,8 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--test-episodes", type=int, default=600, help="behind each accuracy of a front")
     options.add_argument("--minutes", type=float, default=3.0, help="final training of a network; 0: none")
     options.add_argument("--episodes", type=int, default=1000, help="test episodes per figure after that")
+    options.add_argument("--third-trials", type=int, default=TRIALS, help="of the search under a third of its latency")
+    options.add_argument("--third-rungs", type=int, nargs="+", default=list(RUNGS), help="training episodes of that")
     options.add_argument("--learner", default="protonet", choices=LEARNERS)
     options.add_argument("--jobs", type=int, default=2, help="searches or trainings beside each other, one core each")
     options.add_argument("--profile", help="of the device to search for, by name or file (default: this machine's)")

@@ -46,6 +46,7 @@ WAY, SHOT, QUERY = 5, 5, 10
 SHARE, NEXT = 0.45, 0.8  # of Conv4-64's latency here: the first cap; of the first cap: the next one
 OTHER_DEVICE, OTHER_MS = "intel-xeon-node-wasm", 1.0
 CAPS = ["--ram-kib", "128", "--flash-kib", "512"]
+QUICK = {"minutes": 0.2, "latency_ms": 0.3, "profile": "intel-xeon-ort-1t", "draws": 4, "tasks": 2}
 ENDLESS = 1_000_000  # networks of the search from scratch: time ends it
 DOMAINS = ("glyphs", "digits")
 
@@ -101,7 +102,7 @@ def main() -> int:
         values["accuracy_gap_vs_scratch"] = max(row["gap_percent"] for row in accuracies)
     settings = {"cap_ms": cap_ms, "minutes": args.minutes, "seed": args.seed, "draws": args.draws, "tasks": args.tasks}
     rows = [{"what": what, "seconds": spent} for what, spent in seconds.items()]
-    return emit("first_bundle", values, rows + accuracies, args.json, settings, goals=args.goals)
+    return emit("first_bundle", values, rows + accuracies, args.json, settings, goals=args.goals, quick=args.quick)
 
 
 def first_and_next(run: Path, images: Path, cap_ms: float) -> tuple[dict[str, float], list[bool], list[dict]]:
@@ -124,7 +125,10 @@ def scratch(run: Path, cap_ms: float, args: argparse.Namespace) -> tuple[Arch, P
     The profile before it is not counted.
     """
     shared = ["--run", str(run), "--no-progress", "--workers", str(args.workers)]
-    timed(["profile", *shared])
+    if args.profile:
+        shared += ["--device", args.profile]
+    else:
+        timed(["profile", *shared])
     time_s = ["--seconds", str(60 * args.minutes), "--trials", str(ENDLESS)]
     spent = timed(["search", "--latency-ms", str(cap_ms), *time_s, "--cache", str(args.cache), *CAPS, *shared])
     facts: Any = bundle.read(run / "bundle").facts
@@ -195,9 +199,10 @@ def conv4_64_ms() -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick=QUICK)
     options.add_argument("--minutes", type=float, default=5.0, help="of the search from scratch; 0: none")
     options.add_argument("--latency-ms", type=float, help=f"first cap (default: {SHARE} of what Conv4-64 takes here)")
+    options.add_argument("--profile", help="of the search from scratch, by name or file (default: this machine's)")
     options.add_argument("--draws", type=int, default=40, help="choices of five classes, in each domain")
     options.add_argument("--tasks", type=int, default=5, help="choices of their images")
     options.add_argument("--workers", type=int, default=2, help="processes of the search from scratch")

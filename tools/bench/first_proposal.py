@@ -35,7 +35,7 @@ TOLD = {"gp": 60, "tpe": 400, "nsga2": 400}  # proposals of samplers that think 
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(__doc__.split("\n")[0], quick={"searchers": ["random", "evolution"], "proposals": 300, "seeds": 1})
     args.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=SEARCHERS)
     args.add_argument("--proposals", type=int, default=3000, help="for the memory, fewer of Optuna's samplers")
     args.add_argument("--met", type=float, default=1e-3, help="share of random architectures under the cap")
@@ -45,7 +45,15 @@ def main() -> int:
     rows = [_row(name, cap_ms, given.proposals, given.seeds) for name in given.searchers]
     values = {"first_s": max(row["first_s"] for row in rows), "grown_mib": max(row["grown_mib"] for row in rows)}
     values["size_log10"] = len(str(named(SPACE).size)) - 1
-    return emit("first_proposal", values, rows, given.json, {"cap_ms": cap_ms, "met": given.met}, goals=given.goals)
+    return emit(
+        "first_proposal",
+        values,
+        rows,
+        given.json,
+        {"cap_ms": cap_ms, "met": given.met},
+        goals=given.goals,
+        quick=given.quick,
+    )
 
 
 def _problem(cap: Cost) -> Problem:

@@ -66,7 +66,7 @@ class Target(NamedTuple):
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(__doc__.split("\n")[0], quick={"inputs": 2000})
     args.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--keep", type=Path, help="folder for inputs with foreign errors")
@@ -80,7 +80,7 @@ def main() -> int:
         "foreign_errors": sum(row["foreign"] for row in rows),
         "peak_mb": max(row["peak_mb"] for row in rows),
     }
-    return emit("fuzz", values, rows, given.json, {"seed": given.seed}, goals=given.goals)
+    return emit("fuzz", values, rows, given.json, {"seed": given.seed}, goals=given.goals, quick=given.quick)
 
 
 def run(found: dict[str, Target], inputs: int, seed: int, place: Path, keep: Path | None) -> list[dict[str, Any]]:

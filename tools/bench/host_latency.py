@@ -32,6 +32,7 @@ from scipy.stats import spearmanr
 
 from edgemeta.latency import kit as kits
 from edgemeta.latency import measure, profile, runners, table, visits
+from edgemeta.latency.kit import SECONDS
 from edgemeta.space.presets import SPACES
 from edgemeta.space.space import Space
 from edgemeta.types import Arch, Profile
@@ -43,6 +44,7 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
     "node_wasm": {"runtime": "onnxruntime-web"},
 }
 MOST_S = 120.0  # of timing the test networks
+QUICK = {"space": "tiny", "nets": 10, "profile_nets": 20, "seconds": 8.0, "test_seconds": 8.0}
 _TEST_SEED = 1_000_003  # added to --seed, so that the test draws are not the profile's
 
 
@@ -53,7 +55,8 @@ def main() -> int:
     rows, facts = [], {"space": space.name, "seed": args.seed}
     for name in args.devices:
         begin = time.perf_counter()
-        known = measure.measure_host(space, seed=args.seed, **DEVICES[name])
+        how: dict[str, Any] = {"seed": args.seed, "nets": args.profile_nets, "seconds": args.seconds}
+        known = measure.measure_host(space, **how, **DEVICES[name])
         taken = time.perf_counter() - begin
         if args.keep:
             _keep(known, name, args.keep)
@@ -65,14 +68,17 @@ def main() -> int:
         print(table_of(facts[name]["by_size"]), end="\n\n", flush=True)
     coverage = [row["coverage90"] for row in rows]
     values |= {"coverage90_low": min(coverage), "coverage90_high": max(coverage)}
-    return emit("host_latency", values, rows, args.json, facts, goals=args.goals)
+    return emit("host_latency", values, rows, args.json, facts, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser("Predicted against measured latency of random whole networks on this machine's devices.")
+    made = parser("Predicted against measured latency of random whole networks on this machine's devices.", quick=QUICK)
     made.add_argument("--space", choices=SPACES, default="edge", help="search space")
     made.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES), help="which of this machine's")
     made.add_argument("--nets", type=int, default=300, help="test networks")
+    made.add_argument("--profile-nets", type=int, default=600, help="random networks of a profile")
+    made.add_argument("--seconds", type=float, default=SECONDS, help="of a profile")
+    made.add_argument("--test-seconds", type=float, default=MOST_S, help="at most, of timing the test networks")
     made.add_argument("--seed", type=int, default=0, help="of the profile and of the test networks")
     made.add_argument("--keep", type=Path, metavar="DIR", help="keep the profiles here, as they ship in profiles/")
     return made.parse_args()
@@ -110,7 +116,7 @@ def _timed(
             seed=args.seed + _TEST_SEED,
             precision=settings.get("precision", "fp32"),
             threads=settings.get("threads", 1),
-            seconds=MOST_S,
+            seconds=args.test_seconds,
         )
         run = runners.RUNTIMES[settings.get("runtime", measure.RUNTIME)]
         timings = visits.read(run(made, Path(folder) / "timings.json"), made)

@@ -58,7 +58,7 @@ Trained = Callable[[str], tuple[Learner, Params]]  # domain -> what is used on i
 
 
 def main() -> int:
-    options = parser("Accuracy of start weights chosen by the task, and of distilled students, at equal training time.")
+    options = parser(__doc__.split("\n")[0], quick={"seconds": 0.5, "episodes": 5})
     options.add_argument(
         "--seconds", type=float, default=8.0, help="processor time of a training; a teacher's is twice"
     )
@@ -76,7 +76,7 @@ def main() -> int:
             rows.append(row)
     settings = {name: str(value) for name, value in vars(args).items() if not isinstance(value, Path)}
     settings |= {f"{name}_ms_per_episode": f"{1e3 * value:.2f}" for name, value in pace_s.items()}
-    return emit("initializer", _values(rows), rows, args.json, settings, goals=args.goals)
+    return emit("initializer", _values(rows), rows, args.json, settings, goals=args.goals, quick=args.quick)
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -54,11 +54,11 @@ def main() -> int:
     values = {name: row[name] for name in (*names, "params_k", "search_s", "skips_normal", "skips_reduction")}
     extra = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     extra["search"] = str(settings_of(args))
-    return emit("joint", values, [row], args.json, extra, goals=args.goals)
+    return emit("joint", values, [row], args.json, extra, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick={"search_episodes": 6, "minutes": 0.05, "episodes": 10})
     options.add_argument("--most-k", type=float, default=30.0, help="thousand parameters of the network")
     options.add_argument("--width", type=int, default=6, help="channels of the first cells")
     options.add_argument("--search-episodes", type=int, default=Joint().episodes)

@@ -73,7 +73,7 @@ class Found:
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(__doc__.split("\n")[0], quick={"kills": 1})
     args.add_argument("--kills", type=int, default=100, help="at least; a round is finished")
     args.add_argument("--seed", type=int, default=0)
     given = args.parse_args()
@@ -94,7 +94,9 @@ def main() -> int:
             print(rows[-1], flush=True)
     values = {"kills": found.kills, **counts(found)}
     told = {name: getattr(found, name)[:20] for name in counts(found)}
-    return emit("kill_test", values, rows, given.json, {"took_s": took_s, "told": told}, goals=given.goals)
+    return emit(
+        "kill_test", values, rows, given.json, {"took_s": took_s, "told": told}, goals=given.goals, quick=given.quick
+    )
 
 
 def counts(found: Found) -> dict[str, int]:

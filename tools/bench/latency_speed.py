@@ -29,7 +29,7 @@ from edgemeta.types import Arch, NetTiming, Profile, Timing
 
 
 def main() -> int:
-    made = parser("Architectures predicted in a second, in batches and one by one.")
+    made = parser(__doc__.split("\n")[0], quick={"archs": 20_000, "single": 60, "repeats": 2})
     made.add_argument("--archs", type=int, default=1_000_000, help="architectures of a batch")
     made.add_argument("--single", type=int, default=2000, help="architectures evaluated one by one")
     made.add_argument("--repeats", type=int, default=5, help="times both ways are timed, in turns")
@@ -43,7 +43,7 @@ def main() -> int:
     values |= {f"archs_per_s_{name}": row["archs_per_s"] for name, row in timed.items()}
     values["largest_difference"] = max(row["largest_difference"] for row in timed.values())
     rows = [{"predictor": name, **row} for name, row in timed.items()]
-    return emit("latency_speed", values, rows, args.json, {"repeats": args.repeats}, goals=args.goals)
+    return emit("latency_speed", values, rows, args.json, {"repeats": args.repeats}, goals=args.goals, quick=args.quick)
 
 
 def _devices(space: Space) -> dict[str, Profile]:

@@ -52,7 +52,9 @@ CHANGES = {"maml-norm": "norms", "maml-last": "last block"}
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(
+        __doc__.split("\n")[0], quick={"learners": ["protonet", "anil", "maml-last"], "episodes": 10, "tasks": 3}
+    )
     args.add_argument("--learners", nargs="+", default=list(LEARNERS), choices=LEARNERS)
     args.add_argument("--episodes", type=int, default=1000, help="meta-training of each learner")
     args.add_argument("--tasks", type=int, default=100, help="tasks of each figure")
@@ -67,7 +69,7 @@ def main() -> int:
         row |= cost(row["learner"], row["shot"])
     values = {"max_accuracy_gap_vs_torch": max(row["gap"] for row in rows)} | means(rows)
     settings = {"episodes": given.episodes, "tasks": given.tasks}
-    return emit("learn_on_device", values, rows, given.json, settings, goals=given.goals)
+    return emit("learn_on_device", values, rows, given.json, settings, goals=given.goals, quick=given.quick)
 
 
 def pool(split: str, name: str = "glyphs", seed: int = 0) -> Pool:

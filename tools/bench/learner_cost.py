@@ -28,24 +28,14 @@ from edgemeta.learners.train import adapt
 from edgemeta.lowering import to_onnx
 from edgemeta.lowering.trace import reads, trace
 from edgemeta.nets.build import build
-from edgemeta.report.tables import Column, table
 from edgemeta.space.presets import edge, tapered
 from edgemeta.types import KIB
 
-COLUMNS = (
-    Column("learner"),
-    Column("body", "of the body, it changes"),
-    Column("torch_us", "adapt, torch [µs]", ".0f"),
-    Column("onnx_us", "adapt, ONNX Runtime [µs]", ".0f"),
-    Column("fast_kib", "keeps [KiB]", ".1f"),
-)
-
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(__doc__.split("\n")[0], quick={"learners": ["protonet", "anil", "maml-last"], "repeats": 3})
     args.add_argument("--learners", nargs="+", default=list(LEARNERS), choices=LEARNERS)
     args.add_argument("--repeats", type=int, default=50, help="adaptations of each")
-    args.add_argument("--markdown", action="store_true", help="print the cost table of docs/learners.md, too")
     given = args.parse_args()
     torch.set_num_threads(1)
     space = edge()
@@ -58,10 +48,8 @@ def main() -> int:
         if row[cost] is not None
     }
     values["features_us"] = features_us(net, given.repeats)
-    code = emit("learner_cost", values, rows, given.json, {"repeats": given.repeats}, goals=given.goals)
-    if given.markdown:
-        print("\n" + table(rows, COLUMNS, markdown=True))
-    return code
+    extra = {"repeats": given.repeats}
+    return emit("learner_cost", values, rows, given.json, extra, goals=given.goals, quick=given.quick)
 
 
 @torch.no_grad()

@@ -262,11 +262,19 @@ def main() -> int:
                 mode = {"norm": "batch" if batch else "running", "cores": cores, "who": name}
                 own = [row["ours_is_faster"] for row in rows if row.items() >= mode.items()]
                 values[f"{kind}ratio_{name}_{cores}core"] = min(own)  # of the numbers of steps
-    return emit("meta_speed", values, rows, args.json, vars(args) | {"json": None, "goals": None}, goals=args.goals)
+    return emit(
+        "meta_speed",
+        values,
+        rows,
+        args.json,
+        vars(args) | {"json": None, "goals": None},
+        goals=args.goals,
+        quick=args.quick,
+    )
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick={"tasks": 4, "rounds": 2, "steps": [1]})
     options.add_argument("--tasks", type=int, default=16, help="per update")
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--steps", type=int, nargs="+", default=[1, 5], help="inner steps")

@@ -39,7 +39,6 @@ from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.learners.settings import Training, recipe
 from edgemeta.learners.train import train
 from edgemeta.nets.build import build
-from edgemeta.report.tables import table
 from edgemeta.search.jobs import DataSpec, data_pool, load_weights, save_weights
 from edgemeta.space.presets import LANDMARKS, edge
 from edgemeta.space.space import Space
@@ -48,6 +47,7 @@ from edgemeta.types import Arch
 DEEP = tuple({"width": w, "depth": d, "kind": "conv", "down": "pool"} for w, d in ((16, 2), (32, 2), (48, 1), (96, 1)))
 NETS: dict[str, Callable[[Space], Arch]] = {**LANDMARKS, "deep": lambda space: space.arch(DEEP)}
 TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
+QUICK = {"learners": ["protonet", "ridge", "maml"], "arch": "deep", "minutes": 0.03, "episodes": 10}
 WARM = 0.7  # of the time, for learners whose recipe begins with a warm-up
 
 
@@ -87,20 +87,7 @@ def main() -> int:
         rows = [_said(row) for row in chain(by_themselves, from_body)]
     values = {f"{row['learner']}_{way}w{shot}s": row[f"{way}w{shot}s"] for row in rows for way, shot in TASKS}
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
-    code = emit("omniglot", values, rows, args.json, settings, goals=args.goals)
-    if args.markdown:
-        print("\n" + table([told(row) for row in rows], markdown=True))
-    return code
-
-
-def told(row: dict[str, Any]) -> dict[str, str]:
-    """A row for README: each accuracy with its interval, and the published one behind it."""
-    cells = {"learner": row["learner"], "parameters": f"{row['params_k']:.0f} k"}
-    for way, shot in TASKS:
-        at = f"{way}w{shot}s"
-        paper = "" if row[f"{at}_published"] is None else f" ({row[f'{at}_published']:g})"
-        cells[f"{way}-way {shot}-shot"] = f"{row[at]:.2f} ± {row[f'{at}_ci95']:.2f}{paper}"
-    return cells | {"published by": row["source"] or "–"}
+    return emit("omniglot", values, rows, args.json, settings, goals=args.goals, quick=args.quick)
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +96,7 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick=QUICK)
     options.add_argument("--learners", nargs="+", default=["protonet"], choices=LEARNERS)
     options.add_argument("--all", action="store_true", help="every learner")
     options.add_argument("--arch", default="tapered", choices=NETS)
@@ -121,7 +108,6 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--split", default="test", choices=("test", "val"), help="val: to choose settings by")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
-    options.add_argument("--markdown", action="store_true", help="print the table of README, too")
     options.add_argument("--keep", type=Path, help="folder for weights and rows: what is there is not made again")
     return options.parse_args()
 

@@ -52,6 +52,7 @@ from tests.blobs import blob_pool
 
 SIZE, CLASSES = 28, 40  # of synthetic images
 ASKED = ("random", "evolution", "metaqnn", "enas", "tpe", "nsga2", "metapolicy")
+QUICK = {"trials": 4, "episodes": 10, "lookahead": 2, "sizes": [100, 1000], "told": 1000, "trained": 32}
 TRIED = 9  # asks of which the median counts
 OPTIONS = (
     "--space edge --data npz --root blobs.npz --cache cache --device null --way 5 --eval-episodes 100 --workers 1 "
@@ -60,7 +61,7 @@ OPTIONS = (
 
 
 def main() -> int:
-    args = parser(__doc__.split("\n")[0])
+    args = parser(__doc__.split("\n")[0], quick=QUICK)
     args.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that share a search; 1 first")
     args.add_argument("--trials", type=int, default=64)
     args.add_argument("--episodes", type=int, default=150, help="of each training")
@@ -68,6 +69,8 @@ def main() -> int:
     args.add_argument(
         "--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000], help="of ledgers, in trials"
     )
+    args.add_argument("--told", type=int, default=10_000, help="trials before an ask")
+    args.add_argument("--trained", type=int, default=160, help="tasks of a meta-training")
     args.add_argument("--only", nargs="+", default=["search", "ask", "ledger", "training"])
     given = args.parse_args()
     torch.set_num_threads(1)
@@ -80,7 +83,7 @@ def main() -> int:
             values |= found
             print(rows[-1], flush=True)
     facts = {name: value for name, value in vars(given).items() if not isinstance(value, Path)}
-    return emit("scale", values, [], given.json, facts | {"table": rows}, goals=given.goals)
+    return emit("scale", values, [], given.json, facts | {"table": rows}, goals=given.goals, quick=given.quick)
 
 
 Row = tuple[dict[str, Any], dict[str, float]]
@@ -135,13 +138,14 @@ def asks(given: argparse.Namespace) -> Iterator[Row]:
     """An `ask` after so many trials."""
     for name in ASKED:
         row: dict[str, Any] = {"searcher": name}
-        for count in (100, 10_000):
+        for count in (100, given.told):
             searcher = SEARCHERS[name](edge(), seed=0)
             for trial in trials_of(count):
                 searcher.tell(trial)
             searcher.ask()
             row[f"ask_ms_{count}"] = 1e3 * median(took_s(searcher.ask) for _ in range(TRIED))
-        yield row, {"ask_ms_10k": row["ask_ms_10000"]} if name == configs.Search().searcher else {}
+        known = "ask_ms_10k" if given.told == 10_000 else f"ask_ms_{given.told}"
+        yield row, {known: row[f"ask_ms_{given.told}"]} if name == configs.Search().searcher else {}
 
 
 def took_s(work: Callable[[], object]) -> float:
@@ -204,13 +208,13 @@ def trainings(given: argparse.Namespace) -> Iterator[Row]:
     for learner in ("protonet", "anil"):
         alone = 0.0
         for workers in (1, 2):
-            speed = tasks_per_s(pool, learner, workers)
+            speed = tasks_per_s(pool, learner, workers, given.trained)
             alone = alone or speed
             row = {"learner": learner, "processes": workers, "tasks_per_s": speed, "speedup": speed / alone}
             yield row, {f"tasks_per_s_{learner}_{workers}": speed}
 
 
-def tasks_per_s(pool: Pool, learner: str, workers: int, episodes: int = 160) -> float:
+def tasks_per_s(pool: Pool, learner: str, workers: int, episodes: int) -> float:
     ops = edge().ops(LANDMARKS["conv4-64"](edge()))
     with Team(partial(crew, ops, learner), workers) as team:
         _, own = crew(ops, learner)

@@ -38,6 +38,7 @@ HEADROOM = 1.03  # of a budget that searchers look in: predictions err by about 
 MARGIN = 1.02  # by which a timing must be under the budget: the next one differs by about as much
 CHOSEN = 12  # of a search, timed
 FURTHER = 1.12  # predicted times above the budget at which an oracle may still fit
+QUICK = {"searchers": ["metapolicy", "random"], "queries": 8, "seeds": 1, "nets": 20, "oracles": 8, "seconds": 15.0}
 ORACLES = 120  # most accurate networks that may fit, timed for each budget
 
 
@@ -67,7 +68,7 @@ def main() -> int:
     ]
     first = _timed(here, {arch for search in found for arch in search.ranking}, args)
     returned = [_first_fitting(search, first) for search in found]
-    rivals = {arch for cap_ms in here.caps_ms for arch in _rivals(here, cap_ms)}
+    rivals = {arch for cap_ms in here.caps_ms for arch in _rivals(here, cap_ms, args.oracles)}
     again = _timed(here, rivals | {arch for arch in returned if arch}, args)
     oracles = {cap_ms: _oracle(here, cap_ms, again) for cap_ms in here.caps_ms}
     pairs = zip(found, returned, strict=True)
@@ -78,16 +79,17 @@ def main() -> int:
         "mean_regret": float(np.mean([row["regret"] for row in own])),
     }
     extra = {"searches": rows, "queries": args.queries, "profile": here.profile.device}
-    return emit("search_macro", values, _means(rows), args.json, extra, goals=args.goals)
+    return emit("search_macro", values, _means(rows), args.json, extra, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser("Regret and broken budgets of searches whose latencies are measured on this machine.")
+    made = parser(__doc__.split("\n")[0], quick=QUICK)
     made.add_argument("--data-root", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     made.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=["metapolicy", "evolution", "random", "tpe"])
     made.add_argument("--queries", type=int, default=60, help="accuracy queries of a search")
     made.add_argument("--seeds", type=int, default=5)
     made.add_argument("--nets", type=int, default=400, help="random networks of the profile")
+    made.add_argument("--oracles", type=int, default=ORACLES, help="rivals timed under each budget")
     made.add_argument("--seconds", type=float, default=90.0, help="of the profile, and at most of each later timing")
     return made.parse_args()
 
@@ -124,11 +126,11 @@ def _first_fitting(search: Found, timed: Mapping[Arch, float]) -> Arch | None:
     return next((arch for arch in search.ranking if timed.get(arch, np.inf) * MARGIN <= search.cap_ms), None)
 
 
-def _rivals(here: Here, cap_ms: float) -> list[Arch]:
+def _rivals(here: Here, cap_ms: float, count: int) -> list[Arch]:
     """The most accurate networks that are predicted to fit, or nearly."""
     accuracy, predicted = here.table.accuracy[TASK], here.table.latency_ms[DEVICE]
     near = np.flatnonzero(predicted <= FURTHER * cap_ms)
-    return [here.table.archs[row] for row in near[np.argsort(-accuracy[near])][:ORACLES]]
+    return [here.table.archs[row] for row in near[np.argsort(-accuracy[near])][:count]]
 
 
 def _oracle(here: Here, cap_ms: float, timed: Mapping[Arch, float]) -> float:

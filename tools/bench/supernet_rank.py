@@ -52,6 +52,15 @@ SHORT_S = 5.0
 TRIES = 10_000
 BASELINES = ("macs", "params", "random_init", "5s")
 DRAWS = 2000  # of the intervals
+QUICK = {
+    "networks": 3,
+    "episodes": 10,
+    "updates": 2,
+    "test_episodes": 10,
+    "space": "tiny",
+    "way": 5,
+    "most_mmacs": 100.0,
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     extra = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
     extra |= {"supernet": str(job.settings), "networks": [row | {"arch": str(row["arch"])} for row in rows]}
     extra["updates"] = json.loads(job.path.with_suffix(".plan").read_text())["updates"]
-    return emit("supernet_rank", values, ranked, args.json, extra, goals=args.goals)
+    return emit("supernet_rank", values, ranked, args.json, extra, goals=args.goals, quick=args.quick)
 
 
 def drawn(space: Space, count: int, most_mmacs: float, *, seed: int) -> list[Arch]:
@@ -237,7 +246,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick=QUICK)
     options.add_argument("--networks", type=int, default=40)
     options.add_argument("--minutes", type=float, default=3.0, help="processor time of each network's own training")
     options.add_argument("--episodes", type=int, default=0, help="instead of --minutes; needed with CUDA")

@@ -32,7 +32,7 @@ SECONDS = "seconds"  # of each update, beside the gradient in the file of a run
 
 
 def main() -> int:
-    options = parser(__doc__.split("\n")[0])
+    options = parser(__doc__.split("\n")[0], quick={"tasks": 4, "updates": 2, "rounds": 1})
     options.add_argument("--tasks", type=int, default=16, help="per update; a multiple of the most processes")
     options.add_argument("--updates", type=int, default=10, help="timed in each round")
     options.add_argument("--rounds", type=int, default=3)
@@ -47,7 +47,7 @@ def main() -> int:
             own.append(started(count, shards, args.tasks, args.updates))
     rows, values = compared(found, args.tasks)
     extra = {"tasks": args.tasks, "updates": args.updates, "rounds": args.rounds, "shards": shards}
-    return emit("torchrun_speed", values, rows, args.json, extra, goals=args.goals)
+    return emit("torchrun_speed", values, rows, args.json, extra, goals=args.goals, quick=args.quick)
 
 
 def started(processes: int, shards: int, tasks: int, updates: int) -> dict[str, torch.Tensor]:

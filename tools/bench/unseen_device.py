@@ -114,11 +114,11 @@ def main() -> int:
     bar.close()
     shown = _mean_rows(rows)
     facts = {"devices": rows, "seeds": args.seeds, "fit_ms_median": float(np.median(fit_ms)), "pool": POOL}
-    return emit("unseen_device", _values(shown, facts), shown, args.json, facts, goals=args.goals)
+    return emit("unseen_device", _values(shown, facts), shown, args.json, facts, goals=args.goals, quick=args.quick)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser("Latency of a device timed a few times, predicted with the devices of public tables.")
+    made = parser(__doc__.split("\n")[0], quick={"splits": ["ND"], "seeds": 2})
     root = Path(__file__).resolve().parents[3] / "shared" / "data"
     made.add_argument("--data-root", type=Path, default=root, metavar="DIR", help="folder with help/*.npz")
     made.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="which splits")

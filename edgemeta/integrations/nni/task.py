@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgemeta.errors import BadConfig, EdgemetaError
+from edgemeta.errors import BadConfig, EdgemetaError, first_mistake
 from edgemeta.files import write_json
 from edgemeta.latency import profile as profiles
 from edgemeta.latency.table import predictor
@@ -95,7 +95,4 @@ def _head_kib(learner: str) -> Callable[[Sequence[Op]], float]:
 
 def _first(error: Exception) -> str:
     """One line of an error."""
-    if isinstance(error, ValidationError):
-        wrong = error.errors()[0]
-        return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
-    return json.dumps(str(error))
+    return first_mistake(error, TASK) if isinstance(error, ValidationError) else json.dumps(str(error))
