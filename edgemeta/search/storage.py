@@ -135,7 +135,8 @@ class Database:
                     _lay_out(self._file)
                 yield
             return
-        with self._engine.connect() as connection:
+        # A wrong address is told at once; a server that goes away later is waited for.
+        with patiently(self._engine.connect, "reach", self.place, patience_s=0.0) as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LAYOUT})
             try:
                 yield

@@ -98,7 +98,7 @@ def test_each_cap_has_its_bundle(ladder):
         costs = bundle.read(ladder.folder.root / row["bundle"]).costs
         assert costs.predicted.latency_ms <= row["cap"] == costs.caps.latency_ms
     assert list(ladder.trained) == caps
-    shown = front.text(rows).splitlines()
+    shown = str(front.text(rows)).splitlines()
     assert len(shown) == 2 + len(rows) and [line.split()[-1] for line in shown[2:]] == [r["bundle"] for r in rows[::-1]]
 
 
@@ -110,7 +110,7 @@ def test_a_front_of_memory(write, folder, over):
         caps = bundle.read(folder.root / row["bundle"]).costs.caps
         assert row["cost"][over] <= row["cap"] == getattr(caps, over) and caps.latency_ms == CAP_MS
     assert tight["cap"] < loose["cap"] and tight["bundle"].endswith("kib")
-    assert f"cap_{over.split('_')[0]}" in front.text([loose, tight]).replace(" ", "_")
+    assert f"cap_{over.split('_')[0]}" in str(front.text([loose, tight])).replace(" ", "_")
 
 
 def test_a_network_found_under_a_tighter_cap_counts_under_the_looser_ones(ladder):
