@@ -34,7 +34,7 @@ from edgemeta.report.tables import table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-RESULTS, PAGES = HERE / "results", ("README.md", "docs/*.md")
+RESULTS, PAGES = HERE / "results", ("README.md", "README.zh-CN.md", "docs/*.md")
 QUICK_MOST_S = 600.0  # for a shortened benchmark
 NOT_DRAWN = "Could not be drawn"
 SHORTENED = "Shortened: not comparable with any published number, nor with a run that was shortened in another way."
