@@ -234,7 +234,7 @@ def _constants(solution: Solution) -> dict[str, float]:
 
 def _wide(solution: Solution, nets: int) -> tuple[str, ...]:
     """A search under a cap goes by the interval's upper end, and with a wide one takes tiny networks alone."""
-    if 1 / DOUBT_RATIO <= solution.low_ratio and solution.high_ratio <= DOUBT_RATIO:
+    if solution.low_ratio >= 1 / DOUBT_RATIO and solution.high_ratio <= DOUBT_RATIO:
         return ()
     span = f"{solution.low_ratio:.2g} to {solution.high_ratio:.2g} times"
     return (f"predictions from {nets} networks are off by {span}: give more --seconds on a quieter device",)

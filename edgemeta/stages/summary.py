@@ -207,7 +207,7 @@ def _bodies(folder: RunFolder, noted: Mapping[str, Any], space: Space, precision
         for outcome in [*noted["refused"], noted["winner"]]
         if outcome["measured"] and outcome["measured"].get("body_ms") and outcome.get("precision") in (precision, None)
     }
-    for manifest in map(bundles.read, bundles_of(folder.bundle)):
+    for manifest in map(bundles.read, reversed(bundles_of(folder.bundle))):  # the main one counts
         facts: Any = manifest.facts
         if manifest.costs.measured and manifest.costs.measured.body_ms and manifest.precision == precision:
             found[Arch(space.name, tuple(facts["picks"]))] = manifest.costs.measured.body_ms.median_ms
