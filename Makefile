@@ -13,7 +13,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint bench wheel web node nni clean system-deps
+.PHONY: help .venv demo test lint docs bench wheel release-check web node nni clean system-deps
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ help:  ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev,c,postgresql]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,dev,docs,c,postgresql]'
 	touch $@
 
 demo: $(STAMP)  ## from this machine to a checked bundle and a report, in minutes (ARGS='--quick')
@@ -39,11 +39,20 @@ lint: $(STAMP)  ## linters, type checker and import rule alone
 	$(BIN)/mypy
 	$(BIN)/python tools/check_layers.py
 
+docs: $(STAMP)  ## the site in build/site, every block of every page run (ARGS='-k farm'; WHOLE=1: not shortened, hours)
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	EDGEMETA_DOCS=$(if $(WHOLE),whole,all) $(BIN)/python -m pytest tests/docs -n $(JOBS) --dist load $(ARGS)
+
 bench: $(STAMP)  ## every benchmark and its tables, into runs/bench (ARGS=--quick: minutes; in full: hours; ARGS='--only NAME')
 	$(BIN)/python tools/bench/all.py $(if $(GOALS),--goals $(GOALS)) $(ARGS)
 
 wheel: $(STAMP) web  ## build dist/edgemeta-*.whl, with onnxruntime-web in it where npm is
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+# What a release must hold before it is uploaded; TAG=v1.2.3 as well, where a tag is what is released.
+release-check: wheel  ## wheel and sdist, checked, installed in an empty environment and run (TAG=v1.2.3: versions agree)
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
+	$(BIN)/python tools/release.py --dist dist $(if $(TAG),--tag $(TAG)) --constraints constraints.txt
 
 # The page's three files of it go into export/web/ort too, for the wheel: its users need no npm. Without npm the checks
 # that need it skip with a reason, so nothing here is fatal.

@@ -2,16 +2,13 @@
 
 import errno
 import json
-import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from edgemeta import pipeline
-from edgemeta.cli import COMMANDS, _parser, joined, main
+from edgemeta.cli import COMMANDS, main
 from edgemeta.config import make
 
 
@@ -127,21 +124,6 @@ def test_the_quick_demo_asks_for_less():
     usual, quick = make(COMMANDS["demo"], {}), make(COMMANDS["demo"], QUICK)
     for less in ("trials", "rungs", "eval_episodes", "episodes", "test_episodes"):
         assert getattr(quick, less) < getattr(usual, less)
-
-
-def readme_commands() -> list[str]:
-    text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    parts = [part.split("#")[0].strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
-    return [part for part in parts if part.startswith("edgemeta ")]
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_commands_are_understood(command):
-    """Every flag of the README exists, with a value of the right type."""
-    flags = vars(_parser(show_choices=False).parse_args(joined(shlex.split(command)[1:])))
-    name, _ = flags.pop("command"), flags.pop("config")
-    assert isinstance(make(COMMANDS[name], flags), COMMANDS[name])
 
 
 def test_devices_are_listed(capsys):

@@ -29,7 +29,6 @@ from edgemeta.stages.run_folder import RunFolder
 from tests.blobs import blob_pool
 
 CAP_MS = 0.06
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def settings_for(root: Path) -> dict:
@@ -340,19 +339,6 @@ def test_a_folder_of_images_is_taught_and_recognised(road, tmp_path):
     assert "\tunknown\t" in asked and len(asked.splitlines()) == 15
     with pytest.raises(EdgemetaError):
         pipeline.enroll(**device, images=tmp_path / "nowhere")
-
-
-def test_the_readme_teaches_the_device(road, tmp_path, monkeypatch):
-    """The Python of the README, word for word, in a folder with a bundle."""
-    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    shutil.copytree(road["run"] / "bundle", tmp_path / "bundle")
-    pool = blob_pool(classes=2, seed=7)
-    images = [[image.numpy() for image in pool.x[list(own), 0]] for own in pool.by_class]
-    names = {"cat_images": images[0][:5], "dog_images": images[1][:5], "new_images": images[0][5:]}
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path / "bundle"))
-    exec(compile(block, "README.md", "exec"), names)
-    assert set(names["names"]) <= {"cat", "dog"} and len(names["names"]) == 5 and (tmp_path / "state.npz").exists()
 
 
 @pytest.mark.slow

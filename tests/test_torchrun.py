@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from edgemeta import config as configs
-from edgemeta.cli import _parser
 from edgemeta.config import make
 from edgemeta.processes import context
 from edgemeta.search import jobs
@@ -26,7 +24,6 @@ from tests.blobs import blob_pool
 from tests.crews import crew, same, trained_on
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8").split("## Training on several machines or GPUs")[1]
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -112,23 +109,3 @@ def test_train_is_shared_and_one_process_writes_and_tells(tmp_path):
     (found,) = (tmp_path / "run" / "weights").iterdir()
     assert found.name == Path(job.weights).name and found.read_bytes() == Path(job.weights).read_bytes()
     assert json.loads((tmp_path / "run" / "train.json").read_text())["weights"] == {"protonet": str(found)}
-
-
-@pytest.mark.parametrize("line", [line for line in PAGE.splitlines() if line.startswith("torchrun ")])
-def test_the_commands_of_the_page_are_understood(line):
-    """By torchrun, whose parser would take `--run` for its own without the `--`, and by ours."""
-    from torch.distributed.run import parse_args
-
-    asked = parse_args(shlex.split(line)[1:])
-    assert asked.module and asked.training_script == "edgemeta.cli"
-    flags = vars(_parser(show_choices=False).parse_args(asked.training_script_args))
-    assert flags.pop("command") == "train" and make(configs.Train, {"shards": flags["shards"]}).shards >= 2
-
-
-def test_the_program_of_the_page_runs_as_one_process(tmp_path, monkeypatch):
-    pool = blob_pool(classes=25, seed=0, size=28)
-    np.savez(tmp_path / "images.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
-    block = PAGE.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block.replace("300", "4"), "scale.md", "exec"), {})
-    assert load_file(tmp_path / "mine.safetensors")

@@ -10,10 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgemeta.data.glyphs import VERSION
 from edgemeta.errors import BadConfig, BadData, Diverged, EdgemetaError
 from edgemeta.learners import LEARNERS
-from edgemeta.learners.evaluate import by_class, evaluate, grid
 from edgemeta.learners.inner import DONE
 from edgemeta.learners.maml import maml
 from edgemeta.learners.teach import identity, load, teach
@@ -313,37 +311,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def page() -> str:
     return (ROOT / "docs" / "learners.md").read_text(encoding="utf-8")
-
-
-def write_glyphs(folder: Path) -> None:
-    """A few classes where the built-in data is kept once it is rendered."""
-    pool = blob_pool(classes=40, seed=0, per_class=20, size=28)
-    labels = np.arange(40).repeat(20)
-    split = np.array(["train"] * 10 + ["val"] * 5 + ["test"] * 25)
-    names = np.array([f"glyph {i}" for i in range(40)])
-    folder.mkdir()
-    path = folder / f"glyphs-v{VERSION}-28x28-seed0.npz"
-    np.savez(path, images=pool.x[:, 0].numpy(), labels=labels, names=names, split=split)
-
-
-def test_the_page_runs_as_it_is(page, tmp_path, monkeypatch, capsys):
-    """Every block of Python in turn; only episodes are fewer, and glyphs."""
-    write_glyphs(tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(evaluate.__kwdefaults__, "episodes", 4)
-    monkeypatch.setitem(grid.__kwdefaults__, "episodes", 4)
-    monkeypatch.setitem(by_class.__kwdefaults__, "episodes", 4)
-    found: dict = {}
-    first, *others = [part.split("```")[0] for part in page.split("```python\n")[1:]]
-    assert len([line for line in first.splitlines() if line]) <= 15
-    for block in (first, *others):
-        fewer = block.replace("Training(300)", "Training(8)").replace("Training(20_000)", "Training(2)")
-        exec(compile(fewer, "learners.md", "exec"), found)
-    assert found["names"][0] in found["few"] and (tmp_path / "digits.safetensors").exists()
-    assert found["taught"].counts == {str(i): 5 for i in range(10)}
-    assert found["more"].counts == found["taught"].counts | {"7": 8, "A": 3}
-    assert set(found["scores"]) == {(way, shot) for way in (2, 5, 20) for shot in (1, 5)}
-    assert "%" in capsys.readouterr().out
 
 
 def test_the_page_names_every_learner_and_its_family(page):
