@@ -13,13 +13,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from edgemeta import ranges
 from edgemeta.errors import BadConfig, flag, nearest
 from edgemeta.types import Cost, Shape
 
 T = TypeVar("T")
-SEEDS = 2**63  # torch, numpy and random all take what is below
-MAY_BE_OFF = ("patience", "front", "shards")  # settings that 0 turns off
-MOST_AT_ONCE = 256  # threads or processes
 LONGEST_S = 3600.0  # a machine an hour later is another machine
 HOST = "host"  # what `--device` calls this machine
 SOURCES = "edgemeta.data.sources:SOURCES"
@@ -27,12 +25,22 @@ SPACES, LEARNERS = "edgemeta.space.presets:SPACES", "edgemeta.learners:LEARNERS"
 _FROZEN: ConfigDict = {"extra": "forbid", "arbitrary_types_allowed": True}
 
 
-def setting(default: Any, help: str, *, unit: str = "", registry: str = "", positional: bool = False) -> Any:
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    registry: str = "",
+    positional: bool = False,
+    alone: Any = None,
+    metavar: str = "",
+) -> Any:
     """A dataclass field with what `--help` shows; `registry` is where its choices stand, as "module:NAME".
 
-    A `positional` one is given without a flag.
+    A `positional` one is given without a flag; `alone` is what the flag means without a value.
     """
-    shown = {"help": help, "unit": unit, "registry": registry, "positional": positional}
+    shown = {"help": help, "unit": unit, "registry": registry, "positional": positional, "alone": alone}
+    shown |= {"metavar": metavar}
     return field(default=default, metadata=shown)
 
 
@@ -47,7 +55,7 @@ class Common:
     run: Path = setting(Path("runs/edge"), "folder that keeps everything a run made, and where it goes on")
     seed: int = setting(0, "seed of every random choice")
     workers: int = setting(2, "worker processes, one thread each")
-    progress: bool = setting(True, "progress bars")
+    progress: bool = setting(True, "progress: bars on a terminal, a line a minute in a log")
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -59,7 +67,9 @@ class Budget(Common):
     ram_kib: float = setting(math.inf, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(math.inf, "cap on weights and graphs on disk", unit="KiB")
     int8: bool = setting(
-        False, "make the network in int8 as well, and ship that if it is faster or alone under the flash cap"
+        False,
+        "make the network in int8 as well, and ship that one where it keeps the accuracy and either is clearly faster, "
+        "or is under the flash cap and float32 is not",
     )
 
 
@@ -68,7 +78,7 @@ class Pick(Budget):
     """A checked bundle of a network that comes trained, the best under the caps, taught the classes of a folder."""
 
     images: Path = setting(Path("images"), "folder with one folder of images per class")
-    zoo: Path | None = setting(None, "other trained networks than those that ship, as tools/make_zoo.py writes them")
+    zoo: Path | None = setting(None, "file of other trained networks than those that come with edgemeta")
 
     @property
     def cap(self) -> Cost:
@@ -224,7 +234,10 @@ class Predict(Bench):
     state: Path = setting(Path("state.npz"), "file that keeps what the device has learned")
     unknown: float | None = setting(
         None,
-        "call 'unknown' what is less like any class than all but this share of the enrolled examples, such as 0.05",
+        "call 'unknown' what is less like any class than all but this share of the enrolled examples: the larger, the "
+        "more is unknown (without a number: 0.05); the probability stays that of the class it is most like",
+        alone=0.05,
+        metavar="SHARE",
     )
 
 
@@ -248,7 +261,9 @@ class Demo(Train):
     ram_kib: float = setting(128.0, "cap on the peak of live activations", unit="KiB")
     flash_kib: float = setting(512.0, "cap on weights and graphs on disk", unit="KiB")
     trials: int = setting(20, "networks to train under these caps; those already in the run folder count")
-    quick: bool = setting(False, "a tiny space and little training: shows the road in a minute, accuracy is poor")
+    quick: bool = setting(
+        False, "a tiny space, little training and no caps but yours: shows the road in minutes, accuracy is poor"
+    )
 
 
 def names(config: type) -> tuple[str, ...]:
@@ -286,13 +301,30 @@ def make(config: type[T], settings: Mapping[str, Any]) -> T:
     try:
         made = config(**settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"setting {name} = {first['input']!r}: {first['msg'].lower()}; see --help") from error
-    _in_range(made)
+        raise BadConfig(ranges.told(error.errors()[0], settings)) from error
+    ranges.in_range(made)
     if isinstance(made, Profile):
         _one_way(made)
+    if isinstance(made, Import) and made.file is None:
+        raise BadConfig("no file to import: name it, as in `edgemeta profile import --format nb201 table.npz`")
     return made
+
+
+def require_there(config: Any) -> None:
+    """Refuse a bundle, images or a state that are not there, in which the command line would look much later."""
+    bundle, images, state = (getattr(config, name, None) for name in ("bundle", "images", "state"))
+    if bundle and not (bundle / "manifest.json").is_file():
+        raise BadConfig(
+            f"{bundle} is no bundle: it holds no manifest.json; name one with --bundle, or make one: "
+            "`edgemeta pick` or `edgemeta search`"
+        )
+    if images and not images.exists():
+        kind = "images" if isinstance(config, Predict) else "images, with a directory for each class"
+        raise BadConfig(f"{images} does not exist; name a folder of {kind}, with --images")
+    if isinstance(config, Predict) and state and not state.exists():
+        raise BadConfig(
+            f"{state} does not exist: nothing is taught yet; `edgemeta enroll` does, or name one with --state"
+        )
 
 
 def _one_way(config: Profile) -> None:
@@ -312,28 +344,6 @@ def _one_way(config: Profile) -> None:
         raise BadConfig(
             f"setting seconds = {config.seconds!r}: should be at most {LONGEST_S:g}; speeds change meanwhile"
         )
-
-
-def _in_range(config: Any) -> None:
-    for f in fields(config):
-        value = getattr(config, f.name)
-        values = value if isinstance(value, tuple) else (value,)
-        for number in values:
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                continue
-            seed = f.name.endswith("seed")
-            if seed and not 0 <= number < SEEDS:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be from 0 to {SEEDS - 1}; choose another")
-            if f.name.endswith("_episodes") and number < 2:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be 2 or more; an interval needs them")
-            if f.name in MAY_BE_OFF and number < 0:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be 0 or more; see --help")
-            if not seed and f.name not in MAY_BE_OFF and not number > 0:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
-            if f.name in ("threads", "workers") and number > MOST_AT_ONCE:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")
-            if f.name == "way" and number < 2:
-                raise BadConfig(f"setting way = {value!r}: few-shot learning tells classes apart; give at least 2")
 
 
 def read_toml(path: Path, command: str, commands: Collection[str]) -> dict[str, Any]:

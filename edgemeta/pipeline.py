@@ -4,16 +4,18 @@ Every command of the CLI is one function here and takes the same settings, as a 
 
     pipeline.search(run=Path("runs/mine"), latency_ms=0.06)
 
-Each returns the text that the CLI prints. What a stage makes goes to the run folder, whole or not at all, and a
-stage that finds its result there goes on from it.
+Each returns what there is to tell: `str` of it is the text that the command line prints, `.facts` the same as JSON
+types. What a stage makes goes to the run folder, whole or not at all, and a stage that finds its result there goes on
+from it.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
@@ -21,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from edgemeta import config as configs
+from edgemeta import terminal
 from edgemeta.config import make
 from edgemeta.data.episode import pool
 from edgemeta.errors import Infeasible
@@ -56,6 +58,7 @@ from edgemeta.stages import (
     profiling,
     searching,
     summary,
+    telling,
     trainings,
 )
 from edgemeta.stages import front as fronts
@@ -64,7 +67,8 @@ from edgemeta.stages import serve as serving
 from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch, Profile
+from edgemeta.terminal import Told, told
+from edgemeta.types import Arch, Cost, Profile
 
 QUICK = {  # what `demo --quick` sets where the user does not
     "space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60,
@@ -81,9 +85,9 @@ def command(config_type: type, *, goes_on: type | None = None, locks: bool = Fal
     A stage that `locks` has the run folder to itself. One that is `shared` is run by all processes of torchrun.
     """
 
-    def decorate(stage: Callable[[Any], str]) -> Callable[..., str]:
+    def decorate(stage: Callable[[Any], Told]) -> Callable[..., Told]:
         @wraps(stage)
-        def called(config: Any = None, /, **settings: Any) -> str:
+        def called(config: Any = None, /, **settings: Any) -> Told:
             if not shared:
                 trainings.require_alone(stage.__name__.rstrip("_"))
             if config is None:
@@ -100,7 +104,7 @@ def command(config_type: type, *, goes_on: type | None = None, locks: bool = Fal
 
 
 @command(configs.Profile, locks=True)
-def profile(config: configs.Profile) -> str:
+def profile(config: configs.Profile) -> Told:
     """Time this machine, or another one; this machine's lands in the run folder, where `search` finds it."""
     if config.kit and not config.from_:
         return profiling.write_kit(config)
@@ -113,25 +117,25 @@ def profile(config: configs.Profile) -> str:
 
 
 @command(configs.Import)
-def import_(config: configs.Import) -> str:
+def import_(config: configs.Import) -> Told:
     """A profile of a public latency table, or of timings taken by hand."""
     return imports.run(config)
 
 
 @command(configs.Devices)
-def devices(config: configs.Devices) -> str:
+def devices(config: configs.Devices) -> Told:
     """What `--device` can name."""
-    return summary.devices_table({name: profiles.load(path) for name, path in profiles.available().items()})
+    return telling.devices({name: profiles.load(path) for name, path in profiles.available().items()})
 
 
 @command(configs.Pick, locks=True)
-def pick(config: configs.Pick) -> str:
+def pick(config: configs.Pick) -> Told:
     """A checked bundle of the best network of the zoo under the caps, taught the user's classes: no training."""
     return picking.run(config, RunFolder(config.run))
 
 
 @command(configs.Search, goes_on=configs.Task, locks=True)
-def search(config: configs.Search) -> str:
+def search(config: configs.Search) -> Told:
     """Find architectures under the caps, then write a checked and measured bundle of the best one that fits."""
     prepare()
     folder, space = RunFolder(config.run), assemble.space_of(config)
@@ -142,7 +146,7 @@ def search(config: configs.Search) -> str:
         return _search(config, folder, space, claims)
 
 
-def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Claims | None) -> str:
+def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Claims | None) -> Told:
     with folder.stage("profile"):
         if claims and config.device == assemble.HOST:
             profile = searching.profile(config, folder, space, claims)
@@ -165,7 +169,7 @@ def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Cla
         else:
             summary.drop_siblings(folder.bundle)  # they answered another search
     if not config.front:
-        return summary.search_text(folder)
+        return telling.search(folder)
     with folder.stage("front"), worker_pool(config.workers) as executor:
         how = (config, folder, executor, claims)
         fronts.write(
@@ -173,11 +177,11 @@ def _search(config: configs.Search, folder: RunFolder, space: Space, claims: Cla
             lambda under: searching.run(*how, under)[1],
             measure=here,
         )
-    return f"{summary.search_text(folder)}\n{fronts.text(folder.read('front'))}"
+    return _joined([telling.search(folder), fronts.text(folder.read("front"))])
 
 
 @command(configs.Train, goes_on=configs.Search, locks=True, shared=True)
-def train(config: configs.Train) -> str:
+def train(config: configs.Train) -> Told:
     """Meta-train the winner with each learner, starting from what the search knows, and test on held-out classes."""
     folder = RunFolder(config.run)
     with Group(assemble.accelerator(config.accelerator)) as group:
@@ -185,24 +189,24 @@ def train(config: configs.Train) -> str:
         with folder.stage("train") if group.leads else nullcontext():
             trainings.together(list(jobs.values()), group)
     if not group.leads:
-        return ""
+        return Told()
     with folder.stage("train"), worker_pool(config.workers) as executor:
         missing = [job for job in jobs.values() if not Path(job.weights).exists()]
         each = max(1, config.workers // max(1, len(missing)))
         for future in [executor.submit(run_job, replace(job, workers=each)) for job in missing]:
             future.result()
         tests = [executor.submit(run_test, trainings.test_job(config, job)) for job in jobs.values()]
-        bar = tqdm(tests, desc="test", unit="learner", disable=not config.progress)
+        bar = terminal.bar(tests, desc="test", unit="learner", progress=config.progress)
         rows = [row for future in bar for row in future.result()]
     weights = {name: job.weights for name, job in jobs.items()}
     trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows}
     winner = (folder.read("search") or {}).get("winner", {}).get("picks")
     folder.note("train", trained | {"winner": winner, "data": str(assemble.data_of(config))})
-    return table(summary.test_rows(rows))
+    return told(table(telling.test_rows(rows)), trained | {"picks": ".".join(map(str, arch.picks))})
 
 
 @command(configs.Export, locks=True)
-def export(config: configs.Export) -> str:
+def export(config: configs.Export) -> Told:
     """A checked, measured bundle per trained learner; one that breaks a cap gives way to the next candidate.
 
     With `--c`, `--ort` or `--node` the bundle in other forms, too: that of `pick`, where there was no search.
@@ -214,11 +218,16 @@ def export(config: configs.Export) -> str:
         form.require(getattr(config, name))
     if folder.read("search") or not (forms and folder.read("pick") and target == folder.bundle):
         _export_bundles(config, folder, target)
-    told = [summary.bundles_text(target)]
+    parts = [telling.exported(target)]
     for name, form in forms.items():
         with folder.stage(name):
-            told.append(form.write(config, folder, target))
-    return "\n".join(told)
+            parts.append(form.write(config, folder, target))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Told]) -> Told:
+    """One after another, as one; each part has facts of other names."""
+    return Told("\n".join(map(str, parts)), {name: own for part in parts for name, own in part.facts.items()})
 
 
 def _export_bundles(config: configs.Export, folder: RunFolder, target: Path) -> None:
@@ -255,56 +264,59 @@ def _write_bundles(
 
 
 @command(configs.Enroll)
-def enroll(config: configs.Enroll) -> str:
+def enroll(config: configs.Enroll) -> Told:
     """Teach the device runtime new classes."""
-    return device_side.run("enroll", config.bundle, config.threads, folder=config.images, state=config.state)
+    return device_side.run("enroll", config.bundle, config.threads, folder=config.images, state=config.state, keep=None)
 
 
 @command(configs.Predict)
-def predict(config: configs.Predict) -> str:
+def predict(config: configs.Predict) -> Told:
     """Let the device runtime name images."""
-    asked = {"images": [config.images], "state": config.state, "unknown": config.unknown}
+    asked: dict[str, Any] = {"images": [config.images], "state": config.state, "unknown": config.unknown}
     return device_side.run("predict", config.bundle, config.threads, **asked)
 
 
 @command(configs.Bench)
-def bench(config: configs.Bench) -> str:
+def bench(config: configs.Bench) -> Told:
     """Time a bundle here, beside what its manifest says."""
     manifest = bundles.read(config.bundle)
-    return summary.bench_table(manifest, bundles.measure(config.bundle, threads=config.threads))
+    return telling.bench(manifest, bundles.measure(config.bundle, threads=config.threads))
 
 
 @command(configs.Serve)
-def serve(config: configs.Serve) -> str:
+def serve(config: configs.Serve) -> Told:
     """Teach a bundle in a browser: a page on localhost, or a folder for any static web server."""
     return serving.run(config)
 
 
 @command(configs.Report, locks=True)
-def report(config: configs.Report) -> str:
+def report(config: configs.Report) -> Told:
     """The page, from what the run folder holds."""
     folder = RunFolder(config.run)
     folder.need("search", "search")
     with folder.stage("report"):
         page.write(folder.report, summary.story(folder))
-    return f"report: {folder.report}"
+    return told(f"report: {folder.report}", {"report": folder.report})
 
 
 @command(configs.Demo, locks=True)
-def demo(config: configs.Demo) -> str:
+def demo(config: configs.Demo) -> Told:
     """Everything, one stage after another."""
-    config = _with_cap(config)
+    config, facts = _with_cap(config), dict[str, Any]()
     shared = {name: getattr(config, name) for name in configs.names(configs.Common)}
-    _tell("the search, best first", search(config))
-    _tell("accuracy on held-out classes, in percent", train(config))
-    _tell("bundles, measured here", export(make(configs.Export, shared)))
-    _tell("the device's own answers beside torch's", _on_device(config))
-    return report(make(configs.Report, shared))
+    facts["search"] = _tell("the search, best first", search(config))
+    facts["train"] = _tell("accuracy on held-out classes, in percent", train(config))
+    facts["export"] = _tell("bundles", export(make(configs.Export, shared)))
+    facts["on_device"] = _tell("the device's own answers beside torch's", _on_device(config))
+    last = report(make(configs.Report, shared))
+    return Told(last.text, facts | last.facts)
 
 
 def _with_cap(config: configs.Demo) -> configs.Demo:
     """Where no latency cap is given, one that means the same on every machine: a share of what Conv4-64 takes."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
+    if config.quick and config.cap == Cost():
+        print("no caps are set: --quick leaves out those of the demo; --latency-ms, --ram-kib, --flash-kib set them")
     if config.latency_ms < math.inf or not landmarks(space):
         return config
     with folder.stage("profile"):
@@ -315,17 +327,20 @@ def _with_cap(config: configs.Demo) -> configs.Demo:
     return make(configs.Demo, configs.as_dict(config) | {"latency_ms": cap_ms})
 
 
-def _tell(title: str, text: str) -> None:
-    """Show a stage's result while the next one runs."""
-    print(f"\n{title}\n{text}", flush=True)
+def _tell(title: str, result: Told) -> Mapping[str, Any]:
+    """Show a stage's result while the next one runs, and pass on its facts."""
+    print(f"\n{title}\n{terminal.painted(str(result), sys.stdout)}", flush=True)
+    return result.facts
 
 
-def _on_device(config: configs.Train) -> str:
+def _on_device(config: configs.Train) -> Told:
     """Let each bundle learn new classes with its own runtime, and hold its answers against torch's."""
     folder, space = RunFolder(config.run), assemble.space_of(config)
     judge, rows = pool(load_data(assemble.data_of(config)), "test"), []
     with folder.stage("device"):
-        for target in tqdm(summary.bundles_of(folder.bundle), desc="on the device", disable=not config.progress):
+        for target in terminal.bar(
+            summary.bundles_of(folder.bundle), desc="on the device", unit="bundle", progress=config.progress
+        ):
             manifest = bundles.read(target)
             facts: Any = manifest.facts
             net = build(space.ops(Arch(space.name, tuple(facts["picks"]))))
@@ -335,4 +350,4 @@ def _on_device(config: configs.Train) -> str:
             result = device_side.compare(target, learner, slow, judge, rng=rng, **task)
             rows.append({"bundle": target.name, "learner": learner.name, **result})
     folder.note("device", rows)
-    return table(rows)
+    return told(table(rows), {"bundles": rows})

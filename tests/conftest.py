@@ -32,6 +32,27 @@ def pytest_addoption(parser):
     )
 
 
+# The files that take longest, and thus begin first: one that began last would leave the other processes waiting.
+LONGEST = (
+    "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "learners/test_contract.py",
+    "export/test_edgemeta_profile.py", "export/test_every_learner.py", "search/test_join.py",
+    "stages/test_searching.py", "latency/test_runners.py", "export/test_web_page.py", "test_torchrun.py",
+    "stages/test_front.py", "tools/test_edge_front.py", "search/test_darts.py", "search/test_joint.py",
+    "export/test_c_driver.py",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """Not in the order of pytest-xdist: files of many tests first, however short these are."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture
 def data_root(request) -> Path:
     """The folder of real data sets, read in place."""

@@ -1,11 +1,7 @@
-"""What torchrun starts in a test: a training of which the second process is killed on its first way through.
-
-torchrun ... tests/rank_script.py FOLDER
-"""
+"""What torchrun's agent starts in a test: a training whose second process is killed on its first way through."""
 
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +29,3 @@ def main(folder: Path) -> None:
         found = trained_on(ranks.learners[1], SETTINGS, team=ranks, keep=keep, tick=tick)
         name = f"rank{group.place.rank}-from{ticks[0]}-after{os.environ['TORCHELASTIC_RESTART_COUNT']}"
         save_file(found, folder / f"{name}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,12 +1,15 @@
 """The command line as a user meets it: one line for each mistake, exit code 2, never a traceback."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
 
+from edgemeta import pipeline
 from edgemeta.cli import COMMANDS, main
+from edgemeta.config import make
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -23,7 +26,19 @@ def fails(capsys, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["serch"], "invalid choice: 'serch'"),
+        (["serch"], "invalid choice: 'serch'; did you mean 'search'?"),
+        (["search", "--latencyms", "3"], "unrecognized arguments: --latencyms 3; did you mean '--latency-ms'?"),
+        (["devices", "extra"], "unrecognized arguments: extra; see edgemeta --help"),
+        (["predict", "--unknown", "5"], "unknown = 5.0: a share of examples; give 0 or more, and below 1"),
+        (["predict", "--unknown", "nan"], "unknown = nan: should be 0 or more"),
+        (["profile", "--threads", "many"], "threads = 'many': should be a whole number"),
+        (["import"], "no file to import: name it"),
+        (["import", "table.npz"], "choose one of: fbnet, nb201, ofa, timings; give --format"),
+        (["import", "--format", "nb201"], "no file to import: name it"),
+        (
+            ["search", "--storage", "postgresql://nobody@127.0.0.1:1/x", "--device", "null"],
+            "cannot reach postgresql://",
+        ),
         (["search", "--latency", "1", "--searcher", "evolutoin"], "did you mean 'evolution'?"),
         (["search", "--learner", "protonets"], "did you mean 'protonet'?"),
         (["search", "--space", "edg"], "did you mean 'edge'?"),
@@ -31,7 +46,7 @@ def fails(capsys, *arguments: str) -> str:
         (["search", "--latency-ms", "fast"], "latency_ms = 'fast'"),
         (["search", "--latency-ms", "-1"], "should be greater than 0"),
         (["search", "--latency-ms", "nan"], "latency_ms = nan"),
-        (["search", "--in-shape", "1,28"], "in_shape"),
+        (["search", "--in-shape", "1,28"], "in_shape = '1,28': should be channels,height,width, such as 1,28,28"),
         (["search", "--seed", "-1"], "seed = -1: should be from 0"),
         (["search", "--seed", str(2**63)], "should be from 0"),
         (["search", "--way", "1"], "give at least 2"),
@@ -52,7 +67,7 @@ def fails(capsys, *arguments: str) -> str:
         (["pick", "--device", "null", "--images", "absent"], "absent does not exist; name a folder"),
         (["pick", "--latency-ms", "0"], "should be greater than 0"),
         (["pick", "--zoo", "absent", "--images", "."], "cannot read the zoo absent"),
-        (["bench", "--bundle", "absent"], "absent"),
+        (["bench", "--bundle", "absent"], "absent is no bundle: it holds no manifest.json; name one with --bundle"),
         (["enroll", "--bundle", "absent", "--images", "x"], "absent"),
     ],
 )
@@ -103,6 +118,14 @@ def test_help_does_not_wait_for_torch():
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_the_quick_demo_asks_for_less():
+    from edgemeta.pipeline import QUICK
+
+    usual, quick = make(COMMANDS["demo"], {}), make(COMMANDS["demo"], QUICK)
+    for less in ("trials", "rungs", "eval_episodes", "episodes", "test_episodes"):
+        assert getattr(quick, less) < getattr(usual, less)
+
+
 def test_devices_are_listed(capsys):
     assert main(["devices"]) == 0
     shown = capsys.readouterr().out
@@ -116,3 +139,30 @@ def test_note_files_are_json(tmp_path):
     with folder.stage("one"):
         folder.note("thing", {"a": 1})
     assert json.loads((tmp_path / "thing.json").read_text()) == {"a": 1} and list(folder.read("stages")) == ["one"]
+
+
+def test_what_is_not_there_is_told_before_torch(tmp_path):
+    """Seconds earlier than the stages would say it."""
+    code = "import sys, edgemeta.cli as c; c.main(['bench', '--bundle', 'absent']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "False\n" and "absent is no bundle" in done.stderr
+
+
+def test_a_bundle_is_taught_before_it_is_asked(capsys, tmp_path):
+    (tmp_path / "manifest.json").write_text("[]")
+    (tmp_path / "images").mkdir()
+    images = ["--images", str(tmp_path / "images"), "--bundle", str(tmp_path)]
+    absent = tmp_path / "absent.npz"
+    assert "nothing is taught yet; `edgemeta enroll` does" in fails(capsys, "predict", *images, "--state", str(absent))
+    absent.touch()
+    shown = fails(capsys, "predict", *images, "--state", str(absent))
+    assert "the manifest is damaged (it holds no JSON object)" in shown
+    assert "the manifest holds no JSON object" in fails(capsys, "bench", "--bundle", str(tmp_path))
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(capsys, monkeypatch):
+    def denied(**settings):
+        raise PermissionError(errno.EACCES, "Permission denied", "private/cats")
+
+    monkeypatch.setattr(pipeline, "devices", denied)
+    assert "cannot use private/cats: Permission denied; see that" in fails(capsys, "devices")

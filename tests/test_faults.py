@@ -1,10 +1,6 @@
 """What goes wrong around a command: a disk that is full, a folder that cannot be written, a clock that jumps."""
 
-import os
 import random
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +8,10 @@ import numpy as np
 import pytest
 
 from edgemeta import pipeline
+from tests import copies
 from tests.blobs import blob_pool
 
 pytestmark = pytest.mark.timeout(180)  # commands in processes of their own, beside whatever else a machine does
-ROOT = Path(__file__).resolve().parents[1]
 TASK = {
     "space": "tiny", "in_shape": (1, 12, 12), "data": "npz", "root": "blobs.npz", "cache": "cache", "device": "null",
     "latency_ms": 0.06, "way": 4, "rungs": (3, 9), "eval_episodes": 10, "trials": 4, "workers": 1, "progress": False,
@@ -32,16 +28,9 @@ def place(tmp_path, monkeypatch):
 
 def command(place, *flags, most_bytes=None):
     """A search in a process whose files cannot grow beyond some size: what a full disk does to it."""
-
-    def hold():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-
     shown = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in TASK.items()}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in shown.items() if name != "progress"]
-    asked = [sys.executable, "-m", "edgemeta.cli", "search", *options, "--no-progress", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    limits = {"preexec_fn": hold} if most_bytes else {}
-    return subprocess.run(asked, cwd=place, env=environment, capture_output=True, text=True, check=False, **limits)
+    return copies.edgemeta("search", *options, "--no-progress", *flags, cwd=place, most_bytes=most_bytes)
 
 
 def ranking(folder):

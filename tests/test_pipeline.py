@@ -24,7 +24,7 @@ from edgemeta.latency import profile as profiles
 from edgemeta.learners.settings import RECIPES, Training
 from edgemeta.lowering import bundle
 from edgemeta.search import jobs
-from edgemeta.stages import assemble, candidates, summary
+from edgemeta.stages import assemble, candidates, summary, telling
 from edgemeta.stages.run_folder import RunFolder
 from tests.blobs import blob_pool
 
@@ -136,7 +136,7 @@ def test_a_run_folder_remembers_its_task_but_not_its_caps(road, tmp_path):
     kept = RunFolder(run).read("search")["config"]
     assert (kept["data"], kept["space"], kept["in_shape"]) == ("npz", "tiny", [1, 12, 12])
     assert "latency_ms" not in kept
-    assert "protonet" in pipeline.train(run=run, learners=("protonet",), episodes=3, test_episodes=5, progress=False)
+    assert pipeline.train(run=run, learners=("protonet",), episodes=3, test_episodes=5, progress=False).facts["tests"]
 
 
 def test_a_run_folder_may_be_moved_and_lose_weights(road, tmp_path):
@@ -157,7 +157,7 @@ def test_a_run_folder_may_be_moved_and_lose_weights(road, tmp_path):
 def test_profiling_again_replaces_a_damaged_profile(tmp_path):
     path = RunFolder(tmp_path).profile("tiny-1x12x12")
     path.write_text('{"device": ')
-    assert str(path) in pipeline.profile(run=tmp_path, space="tiny", in_shape=(1, 12, 12), nets=2, progress=False)
+    assert str(path) in pipeline.profile(run=tmp_path, space="tiny", in_shape=(1, 12, 12), nets=2, progress=False).text
     assert profiles.load(path).nets and not list(tmp_path.glob("*.partial.json"))
 
 
@@ -170,7 +170,7 @@ def test_energy_is_a_budget_from_the_search_to_the_report(road, tmp_path):
     )
     cap_mj = 2 * sorted(entry["cost"]["latency_ms"] for entry in RunFolder(run).read("search")["ranking"])[1]
     limits = {"run": run, "device": str(device), "energy_mj": cap_mj, "ram_kib": 64.0, "flash_kib": 600.0}
-    text = pipeline.search(**road | limits, trials=1)
+    text = str(pipeline.search(**road | limits, trials=1))
     assert "energy [mJ]" in text and "mJ (predicted, not measured" in text
     pipeline.report(run=run, progress=False)
     manifest, noted = bundle.read(run / "bundle"), RunFolder(run).read("search")
@@ -183,11 +183,11 @@ def test_energy_is_a_budget_from_the_search_to_the_report(road, tmp_path):
     assert all(entry["cost"]["energy_mj"] <= cap_mj for entry in noted["ranking"])
     page = (run / "report.html").read_text()
     assert f"cap {cap_mj:.3g} mJ" in page and "cap 64 KiB" in page and "cap 600 KiB" in page
-    assert f"{noted['winner']['cost']['energy_mj']:.3g}" in pipeline.export(run=run, progress=False)
+    assert f"{noted['winner']['cost']['energy_mj']:.3g}" in str(pipeline.export(run=run, progress=False))
 
 
 def test_a_run_without_energy_says_so(road):
-    text = summary.search_text(RunFolder(road["run"])) + summary.bundles_text(road["run"] / "bundle")
+    text = f"{telling.search(RunFolder(road['run']))} {telling.exported(road['run'] / 'bundle')}"
     assert text.count("not measured") > 2 and "not measured" in (road["run"] / "report.html").read_text()
 
 
@@ -225,8 +225,8 @@ def test_a_learner_that_changes_the_body_has_bundles_like_any_other(road, tmp_pa
     assert found.learner.on == "images" and found.costs.graph_kib == pytest.approx(winner["cost"]["flash_kib"])
     timed = bundle.measure(run / "bundle")
     assert "body_ms" not in timed and candidates.inference_ms(timed) == timed["classify_ms"]["median_ms"] > 0
-    text = pipeline.train(run=run, learners=("maml-last", "protonet"), episodes=2, test_episodes=2, progress=False)
-    assert "maml-last" in text and "protonet" in text
+    told = pipeline.train(run=run, learners=("maml-last", "protonet"), episodes=2, test_episodes=2, progress=False)
+    assert "maml-last" in told.text and "protonet" in told.text
     pipeline.export(run=run, progress=False)
     assert sorted(path.name for path in summary.bundles_of(run / "bundle")) == ["bundle", "bundle-protonet"]
 
@@ -308,7 +308,7 @@ def test_two_commands_do_not_work_in_one_folder(road):
 def test_a_well_known_net_can_be_trained_instead(tmp_path):
     write_blobs(tmp_path)
     settings = settings_for(tmp_path) | {"space": "edge", "latency_ms": 100.0}
-    text = pipeline.train(**settings, arch="tapered", learners=("protonet",), episodes=2, test_episodes=5)
+    text = str(pipeline.train(**settings, arch="tapered", learners=("protonet",), episodes=2, test_episodes=5))
     assert "protonet" in text and "4w1s" in text
 
 
@@ -331,11 +331,11 @@ def test_a_folder_of_images_is_taught_and_recognised(road, tmp_path):
                 Image.fromarray(pool.x[i, 0].numpy()).save(tmp_path / split / name / f"{i}.png")
     (tmp_path / "teach" / "a" / "broken.png").write_bytes(b"not an image")
     device = {"bundle": road["run"] / "bundle", "state": tmp_path / "state.npz"}
-    assert '"a": 5' in pipeline.enroll(**device, images=tmp_path / "teach")
-    named = [line.split("\t") for line in pipeline.predict(**device, images=tmp_path / "ask").splitlines()]
+    assert '"a": 5' in str(pipeline.enroll(**device, images=tmp_path / "teach"))
+    named = [line.split("\t") for line in pipeline.predict(**device, images=tmp_path / "ask").text.splitlines()]
     assert len(named) == 15
     assert sum(Path(path).parent.name == name for path, name, _ in named) >= 9  # chance is 5
-    asked = pipeline.predict(**device, images=tmp_path / "ask", unknown=0.9)
+    asked = str(pipeline.predict(**device, images=tmp_path / "ask", unknown=0.9))
     assert "\tunknown\t" in asked and len(asked.splitlines()) == 15
     with pytest.raises(EdgemetaError):
         pipeline.enroll(**device, images=tmp_path / "nowhere")

@@ -123,16 +123,29 @@ def test_devices_lists_the_profiles_inside_the_wheel(clean, tmp_path):
     assert profiles and all(name in shown for name in profiles)
 
 
-def test_the_trained_networks_are_in_the_wheel_and_small(wheel, clean, tmp_path):
+PACKED = """
+import json
+from edgemeta.search import knowledge, zoo
+found = zoo.read()
+networks = len([found.weights(member) for member in found.members])
+print(json.dumps({"networks": networks, "slot": knowledge.shipped().slots[0][0]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(clean, tmp_path_factory) -> dict:
+    """What the installed package finds in itself."""
+    return json.loads(run(clean / "python", "-c", PACKED, cwd=tmp_path_factory.mktemp("packed")))
+
+
+def test_the_trained_networks_are_in_the_wheel_and_small(wheel, packed):
     info = zipfile.ZipFile(wheel).getinfo("edgemeta/zoo/edge-1x28x28.safetensors")
     assert 0 < info.file_size <= 5_000_000
-    code = "from edgemeta.search import zoo; found = zoo.read(); print(len([found.weights(m) for m in found.members]))"
-    assert int(run(clean / "python", "-c", code, cwd=tmp_path)) >= 4
+    assert packed["networks"] >= 4
 
 
-def test_the_policy_of_the_meta_learned_searcher_is_in_the_wheel(clean, tmp_path):
-    code = "from edgemeta.search import knowledge; print(knowledge.shipped().slots[0][0])"
-    assert "stage" in run(clean / "python", "-c", code, cwd=tmp_path)
+def test_the_policy_of_the_meta_learned_searcher_is_in_the_wheel(packed):
+    assert "stage" in packed["slot"]
 
 
 @pytest.mark.timeout(240)
@@ -150,8 +163,11 @@ def test_a_first_bundle_needs_no_training(clean, tmp_path):
 
 @pytest.mark.timeout(240)
 def test_demo_runs_outside_the_checkout(clean, tmp_path):
+    """The whole road on the data that ships, with as few timings and as little training as it takes."""
     folder = tmp_path / "run"
-    run(clean / "edgemeta", "demo", "--quick", "--run", folder, cwd=tmp_path)
+    run(clean / "edgemeta", "profile", "--space=tiny", "--nets=4", "--seconds=3", "--run", folder, cwd=tmp_path)
+    little = ["--trials=2", "--rungs=2,4", "--eval-episodes=4", "--episodes=4", "--test-episodes=2", "--workers=1"]
+    run(clean / "edgemeta", "demo", "--quick", *little, "--run", folder, cwd=tmp_path)
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest
+    assert manifest["costs"]["measured"]
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8").lower()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 # Import only from a lower row, or inside your own folder. The modules of row 0 count as one folder.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("types", "contracts", "errors", "config", "files", "processes"),
+    ("types", "contracts", "errors", "config", "files", "processes", "ranges", "terminal"),
     ("space", "data"),
     ("nets", "learners"),
     ("latency", "tasks"),

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from edgemeta import terminal
 from edgemeta.data.dataset import BYTE, Dataset
 from edgemeta.data.images import check_image_shape, read_image
 from edgemeta.data.splits import by_class
@@ -86,7 +86,7 @@ def _read_all(folders: list[tuple[str, Path]], in_shape: Shape) -> tuple[list[np
     labels: list[int] = []
     unreadable: list[Path] = []
     files = [(i, path) for i, (_, folder) in enumerate(folders) for path in _files(folder)]
-    for label, path in tqdm(files, desc="reading images", leave=False, disable=None, delay=1):
+    for label, path in terminal.bar(files, desc="reading images", leave=False, delay=1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd metadata; what cannot be decoded raises

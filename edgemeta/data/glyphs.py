@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from edgemeta import terminal
 from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset, with_channels
 from edgemeta.data.glyph_render import render
@@ -75,7 +75,7 @@ def _render_split(
     images = np.empty((len(index), *size), np.uint8)
     where = torch.arange(len(index))
     batches = [part for turn in range(4) for part in where[turns == turn].split(_BATCH) if len(part)]
-    for part in tqdm(batches, desc="rendering glyphs", leave=False, disable=None):
+    for part in terminal.bar(batches, desc="rendering glyphs", leave=False):
         turn = int(turns[part[0]])
         drawn = render(made, index[part], size[::-1] if turn % 2 else size, rng=rng)
         images[part.numpy()] = (torch.rot90(drawn, turn, (1, 2)) * 255 + 0.5).to(torch.uint8).numpy()

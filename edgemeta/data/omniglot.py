@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
+from edgemeta import terminal
 from edgemeta.data.archive import DAMAGED, read_arrays
 from edgemeta.data.dataset import BYTE, Dataset, with_channels
 from edgemeta.data.images import resize
@@ -70,7 +70,7 @@ def _from_folders(folder: Path, side: int, seed: int) -> tuple[list[np.ndarray],
     characters = [path for paths in found.values() for path in paths]
     if not characters:
         raise BadData(f"{folder} holds no Alphabet/characterNN folders; unpack the official zip files there")
-    reading = tqdm(characters, desc="reading omniglot", leave=False, disable=None, delay=1)
+    reading = terminal.bar(characters, desc="reading omniglot", leave=False, delay=1)
     gray = [_read_character(path, side) for path in reading]
     names = [f"{path.parent.name}/{path.name}" for path in characters]
     alphabets = sorted({path.parent.name for path in found[BACKGROUND]})

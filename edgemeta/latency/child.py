@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
-from tqdm import tqdm
+from edgemeta import terminal
 
 GRACE_S = 10.0  # for a child that was asked to stop: it writes its timings first
 LOOK_S = 0.1  # how often a watched child is looked at
@@ -97,7 +97,7 @@ class Child:
 def shown(lines: Iterator[str], title: str, limit: float, progress: bool) -> Iterator[str]:
     """Show `progress` lines as a bar, and pass on the rest."""
     begin, first = time.monotonic(), None
-    with tqdm(desc=title, unit="timing", total=None, disable=not progress) as bar:
+    with terminal.bar(desc=title, unit="timing", progress=progress) as bar:
         for line in lines:
             if not (numbers := progress_of(line)):
                 yield line
@@ -108,6 +108,7 @@ def shown(lines: Iterator[str], title: str, limit: float, progress: bool) -> Ite
             rest = passed * (bar.total - done) / max(1, done - first)
             bar.set_postfix_str(f"about {max(0.0, min(rest, limit - passed)):.0f} s left", refresh=False)
             bar.update(done - bar.n)
+        bar.set_postfix_str("")
 
 
 def progress_of(line: str) -> tuple[int, int] | None:

@@ -330,6 +330,8 @@ def _validated(record: Any, where: str) -> Manifest:
     try:
         return Manifest.model_validate(record)
     except ValidationError as error:
+        if not error.errors()[0]["loc"]:
+            raise BadBundle(f"{where}: the manifest holds no JSON object; export the bundle again") from error
         wrong = first_mistake(error, "manifest")
         raise BadBundle(f"{where}: {wrong}; correct it or export the bundle again") from error
 

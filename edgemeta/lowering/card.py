@@ -101,7 +101,8 @@ def _limits(found: Manifest) -> Iterator[str]:
     worst = max(value for value in (checked.body, checked.adapt, checked.classify) if value is not None)
     yield "## Limits"
     yield ""
-    yield "- It answers with a class that it was taught, or unknown: it was made to tell classes apart, not to refuse."
+    yield "- It answers with one of the classes that it was taught, whatever it is shown. With `--unknown` it answers"
+    yield "  unknown to what is less like any class than nearly all examples were, which is a help and no guarantee."
     yield "- Accuracy on other kinds of images than those above is not known: measure it on your own."
     yield f"- Its graphs differ from the trained network by at most {worst:.1g} (1 is the largest value, or 1)."
     yield f"- {_size(found)}"

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from tqdm import tqdm
 
+from edgemeta import terminal
 from edgemeta.contracts import Learner, Params
 from edgemeta.data.dataset import Dataset
 from edgemeta.data.episode import Pool, pool
@@ -157,7 +157,9 @@ def trained(job: Job, team: Team | Ranks) -> Params:
 def _trained(job: Job, learner: Learner, slow: Params, team: Team | Ranks) -> Params:
     rng = np.random.default_rng([job.seed, job.done])  # a later stretch sees other episodes
     taught = [data_pool(spec, "train") for spec in (job.data, *job.mix)]
-    bar = tqdm(total=job.training.episodes, desc=job.title, unit="ep", position=job.row, disable=not job.title)
+    bar = terminal.bar(
+        total=job.training.episodes, desc=job.title, unit="ep", position=job.row, progress=bool(job.title)
+    )
 
     def tick(done: int) -> None:
         bar.update(done - bar.n)

@@ -10,8 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from tqdm import tqdm
-
+from edgemeta import terminal
 from edgemeta.contracts import Searcher
 from edgemeta.search.claims import Claims
 from edgemeta.search.feasible import repair, require_feasible
@@ -203,7 +202,7 @@ class Search:
         """
         count, asked = 0, self._under_way.asked
         asked.clear()
-        with tqdm(total=max(total, 0), desc=title, unit="net", disable=not self.progress) as bar:
+        with terminal.bar(total=max(total, 0), desc=title, unit="net", progress=self.progress) as bar:
             for arch in archs:
                 count += 1
                 known = self._at(arch, rung) or self._failed.get(self.problem.space.ops(arch))
@@ -214,7 +213,7 @@ class Search:
                 self._finish(bar)
         return count
 
-    def _finish(self, bar: tqdm) -> None:
+    def _finish(self, bar: terminal.Bar) -> None:
         """Tell the searcher of the oldest network's first score, when it is known."""
         rung, trial = self._under_way.oldest()
         bar.update()

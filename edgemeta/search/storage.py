@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from edgemeta.config import without_secrets
 from edgemeta.errors import BadConfig, EdgemetaError, first_line
+from edgemeta.files import write_bytes
 
 T = TypeVar("T")
 PATIENCE_S = 300.0  # a server that restarts is waited for
@@ -133,7 +135,8 @@ class Database:
                     _lay_out(self._file)
                 yield
             return
-        with self._engine.connect() as connection:
+        # A wrong address is told at once; a server that goes away later is waited for.
+        with patiently(self._engine.connect, "reach", self.place, patience_s=0.0) as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LAYOUT})
             try:
                 yield
@@ -153,10 +156,16 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lay_out(path: Path) -> None:
-    """Create Optuna's empty tables under another name first: killed while they are written, a file cannot be read."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
-        fresh = Path(folder) / path.name
+    """Create Optuna's empty tables whole or not at all: killed while they are written, a file cannot be read."""
+    write_bytes(path, _tables())
+
+
+@cache
+def _tables() -> bytes:
+    """The file that Optuna makes. Made once in a process: each time it reads all of its migrations, twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "tables.sqlite"
         storage = RDBStorage(f"sqlite:///{fresh}")
         storage.remove_session()
         storage.engine.dispose()
-        os.replace(fresh, path)
+        return fresh.read_bytes()

@@ -129,7 +129,7 @@ def read(path: Path | str | None = None) -> Zoo:
         index = shipped.read_index(path, "zoo", _Index, most=MAX_BYTES)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise BadData(f"cannot read the zoo {path}: {error.strerror}; {AGAIN}") from error
+        raise BadData(f"cannot read the zoo {path}: {error.strerror or error}; {AGAIN}") from error
     except SafetensorError as error:
         raise _not_whole(path, error) from error
     except ValidationError as error:

@@ -7,7 +7,7 @@ import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from edgemeta.files import resource
 from edgemeta.learners.evaluate import queries
 from edgemeta.learners.train import adapt, support_of
 from edgemeta.lowering.bundle import RUNTIME
+from edgemeta.terminal import Told, told
 from edgemeta.types import Episode
 
 
@@ -54,12 +55,12 @@ def _translated(module: ModuleType) -> Iterator[None]:
         raise EdgemetaError(str(error)) from error
 
 
-def run(command: str, bundle: Path, threads: int, **arguments: Any) -> str:
-    """A command of the runtime (`enroll`, `predict`) and what it prints."""
-    module, out = runtime(), io.StringIO()
-    with _translated(module), redirect_stdout(out):
-        getattr(module.commands, f"run_{command}")(module.Device(bundle, threads), Namespace(**arguments))
-    return out.getvalue().rstrip()
+def run(command: str, bundle: Path, threads: int, *, quiet: bool = False, **arguments: Any) -> Told:
+    """A command of the runtime (`enroll`, `predict`) and what it tells; `quiet`: without its remarks on stderr."""
+    module = runtime()
+    with _translated(module), redirect_stderr(io.StringIO()) if quiet else nullcontext():
+        found = getattr(module.commands, f"run_{command}")(module.Device(bundle, threads), Namespace(**arguments))
+    return told("\n".join(found.lines), found.facts)
 
 
 def compare(

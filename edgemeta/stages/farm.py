@@ -21,6 +21,7 @@ from edgemeta.latency.kit import Kit
 from edgemeta.space.space import Space
 from edgemeta.stages.meters import FarmMeter
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 from edgemeta.types import Arch, Profile
 
 NOTE = "farm"  # of the run folder: with what each device was profiled
@@ -44,7 +45,8 @@ def check(config: configs.Profile | configs.Search) -> None:
     assert config.devices is not None
     found = inventory.read(config.devices)
     if isinstance(config, configs.Profile):
-        found.only(config.only)
+        for kind in {device.kind: None for device in found.only(config.only)}:
+            found.alike(kind)
     elif config.device == configs.HOST:
         known = nearest("", {device.kind for device in found.devices})
         raise BadConfig(f"--devices needs --device, one of {config.devices}: {known}")
@@ -59,7 +61,7 @@ def networks(space: Space, *, nets: int, timings: int | None, seed: int) -> tupl
     return unseen.support(space, timings, seed=seed), 0
 
 
-def profile_all(config: configs.Profile, folder: RunFolder, space: Space) -> str:
+def profile_all(config: configs.Profile, folder: RunFolder, space: Space) -> Told:
     """Time every device that is asked for at once and save each profile as it comes; the text that tells of them.
 
     What was timed before with the same settings is not timed again. A device that cannot be reached is set aside and
@@ -67,17 +69,31 @@ def profile_all(config: configs.Profile, folder: RunFolder, space: Space) -> str
     """
     assert config.devices is not None
     chosen = inventory.read(config.devices).only(config.only)
-    told = {device.name: _before(folder, device, settings_of(device, config, space)) for device in chosen}
-    missing = [device for device in chosen if config.again or not told[device.name]]
+    kept = {device.name: _before(folder, device, settings_of(device, config, space)) for device in chosen}
+    missing = [device for device in chosen if config.again or not kept[device.name]]
+    again = "timed before with the same settings (--again times anew)"
+    texts = {name: f"{again} -> {path}" if path else "" for name, path in kept.items()}
+    facts = {name: facts_of(profiles.load(path), path) if path else {} for name, path in kept.items()}
     lost: dict[str, str] = {}
     for device, made in _profiled(missing, config, folder, space, lost):
-        told[device.name] = _told(folder, space, device, made)
+        texts[device.name] = _text(folder, space, device, made)
+        facts[device.name] = facts_of(made, _path(folder, space.name, device))
     if len(lost) == len(chosen):
         whom = "the device" if len(lost) == 1 else f"none of {len(lost)} devices"
         verb = "could not be profiled" if len(lost) == 1 else "could be profiled"
         raise BadProfile(f"{whom} {verb}: {'; '.join(lost.values())}")
-    told |= {name: f"set aside: {why}" for name, why in lost.items()}
-    return "\n".join(f"{name}: {text}" for name, text in told.items())
+    texts |= {name: f"set aside: {why}" for name, why in lost.items()}
+    facts |= {name: {"set_aside": why} for name, why in lost.items()}
+    timed_now = [device.name for device in missing if device.name not in lost]
+    rows = [{"name": name, "timed_now": name in timed_now, **own} for name, own in facts.items()]
+    return told("\n".join(f"{name}: {text}" for name, text in texts.items()), {"devices": rows})
+
+
+def facts_of(made: Profile, path: Path) -> dict[str, Any]:
+    """What a profile holds, for programs."""
+    same = ("device", "runtime", "threads", "precision", "measured_on", "doubts")
+    counts = {"operators": len(made.ops), "networks": len(made.nets)}
+    return {"profile": path, **{name: getattr(made, name) for name in same}, **counts}
 
 
 def profile_of(config: configs.Search, folder: RunFolder, space: Space) -> Profile:
@@ -166,7 +182,7 @@ def _kits(wanted: Mapping[Device, Settings], folder: Path, space: Space) -> dict
     return {device.name: made[settings] for device, settings in wanted.items()}
 
 
-def _told(folder: RunFolder, space: Space, device: Device, made: Profile) -> str:
+def _text(folder: RunFolder, space: Space, device: Device, made: Profile) -> str:
     counts = f"{len(made.ops)} operators, {len(made.nets)} networks"
     first = f"{made.device}: {counts} -> {_path(folder, space.name, device)}"
     return "\n".join([first, *(f"  doubt: {doubt}" for doubt in made.doubts)])
@@ -182,10 +198,10 @@ def _note(folder: RunFolder, device: Device, settings: Settings) -> None:
     folder.note(NOTE, noted | {f"{settings.space} {device.name}": _identity(device, settings)})
 
 
-def _before(folder: RunFolder, device: Device, settings: Settings) -> str:
-    """What to tell of a profile that is there already; "" where there is none."""
+def _before(folder: RunFolder, device: Device, settings: Settings) -> Path | None:
+    """The profile that is there already, if it is of this device and these settings."""
     path = _path(folder, settings.space, device)
     noted = (folder.read(NOTE) or {}).get(f"{settings.space} {device.name}")
     if noted != _identity(device, settings) or not path.exists():
-        return ""
-    return f"timed before with the same settings (--again times anew) -> {path}"
+        return None
+    return path

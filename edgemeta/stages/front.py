@@ -19,6 +19,7 @@ from edgemeta.stages import precision, summary
 from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 from edgemeta.types import Arch, Profile, Trial
 
 SLACK = 1.15  # the tightest cap leaves this much room above the fastest network, or there is nothing to choose from
@@ -104,7 +105,7 @@ def _row(
     return row | {"bundle": f"{target.parent.name}/{target.name}"} | note
 
 
-def text(rows: Sequence[dict[str, Any]]) -> str:
+def text(rows: Sequence[dict[str, Any]]) -> Told:
     """One line for each budget, the tightest first."""
     shown = []
     for row in sorted(rows, key=lambda row: row["cap"]):
@@ -124,4 +125,4 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
                 "bundle": row["bundle"],
             }
         )
-    return table(shown)
+    return told(table(shown), {"front": shown})

@@ -13,6 +13,7 @@ from edgemeta.latency import profile as profiles
 from edgemeta.report.tables import table
 from edgemeta.space.presets import PUBLISHED
 from edgemeta.space.presets import SPACES as SEARCHED
+from edgemeta.terminal import Told, told
 from edgemeta.types import Profile
 
 BY_HAND = "timings"
@@ -20,17 +21,17 @@ FORMATS = (*public.FORMATS, BY_HAND)
 SPACES: Mapping[str, Callable[..., Any]] = {**SEARCHED, **PUBLISHED}
 
 
-def run(config: configs.Import) -> str:
+def run(config: configs.Import) -> Told:
     """Write the profile, or list the devices of a table that none was chosen from."""
     if config.format not in FORMATS:
         raise BadConfig(f"setting format = {config.format!r}: {nearest(config.format, FORMATS)}; give --format")
-    if config.file is None:
-        raise BadConfig("no file to import: name it, as in `edgemeta profile import --format nb201 table.npz`")
+    assert config.file is not None
     if config.device:
         return _written(_profile(config, config.file), config.out)
     if config.format == BY_HAND:
         raise BadConfig("timings taken by hand need the name of the device they were taken on; give --device")
-    return f"{table(public.devices(config.file, config.format))}\nchoose one with --device"
+    found = public.devices(config.file, config.format)
+    return told(f"{table(found)}\nchoose one with --device", {"devices": found})
 
 
 def _profile(config: configs.Import, file: Path) -> Profile:
@@ -41,10 +42,12 @@ def _profile(config: configs.Import, file: Path) -> Profile:
     return by_hand.read(file, space, config.device, threads=config.threads, precision=config.precision)
 
 
-def _written(profile: Profile, out: Path | None) -> str:
+def _written(profile: Profile, out: Path | None) -> Told:
     path = profiles.save(profile, out or Path(f"{machine.slug(profile.device).replace('-', '_')}.json"))
     times = sorted(net.timing.median_ms for net in profile.nets)
     name = profile.nets[0].arch.space
-    told = f"{profile.device}: {len(times)} networks of {name}, {times[0]:.4g} to {times[-1]:.4g} ms"
-    said = [f"{told}, batch {profile.batch} -> {path}", *(f"doubt: {doubt}" for doubt in profile.doubts)]
-    return "\n".join([*said, f"source: {profile.source}"])
+    first = f"{profile.device}: {len(times)} networks of {name}, {times[0]:.4g} to {times[-1]:.4g} ms"
+    said = [f"{first}, batch {profile.batch} -> {path}", *(f"doubt: {doubt}" for doubt in profile.doubts)]
+    facts = {"device": profile.device, "profile": path, "space": name, "networks": len(times), "batch": profile.batch}
+    facts |= {"fastest_ms": times[0], "slowest_ms": times[-1], "doubts": profile.doubts, "source": profile.source}
+    return told("\n".join([*said, f"source: {profile.source}"]), facts)

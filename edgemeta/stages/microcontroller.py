@@ -19,6 +19,7 @@ from edgemeta.report.tables import table
 from edgemeta.search.jobs import load_weights
 from edgemeta.space.named import named
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 from edgemeta.types import Arch
 
 FIGURES = "figures.json"
@@ -35,7 +36,7 @@ def require(target: Path) -> None:
     c_source.require()
 
 
-def write(config: configs.Export, folder: RunFolder, bundle: Path) -> str:
+def write(config: configs.Export, folder: RunFolder, bundle: Path) -> Told:
     """The C of a bundle to `config.c`, and what it takes; an old one there is replaced in one move."""
     assert config.c is not None
     require(config.c)
@@ -50,7 +51,7 @@ def write(config: configs.Export, folder: RunFolder, bundle: Path) -> str:
     contents[FIGURES] = (json.dumps({**what, **figures}, indent=1) + "\n").encode()
     replace.folder(config.c, contents)
     other = "\nits numbers are float32, the bundle's int8" if manifest.precision == "int8" else ""
-    return text(config.c, figures) + other
+    return told(text(config.c, figures) + other, {"c": {"folder": config.c, **what, **figures}})
 
 
 def text(target: Path, figures: Mapping[str, Any]) -> str:

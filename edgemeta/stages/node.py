@@ -10,6 +10,7 @@ from edgemeta.files import resource
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering import manifest, replace
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 
 DEVICE, PACKAGE = "edgemeta_device.mjs", "package.json"
 MODULES = ("bundle.mjs", "images.mjs", "learner.mjs", "taught.mjs")  # the page's, which know no browser
@@ -25,10 +26,12 @@ def require(target: Path) -> None:
         raise BadBundle(f"{target} is a file; name another folder with --node")
 
 
-def write(config: configs.Export, folder: RunFolder, bundle: Path) -> str:
+def write(config: configs.Export, folder: RunFolder, bundle: Path) -> Told:
     assert config.node is not None
     replace.folder(config.node, files(bundle))
-    return f"Node: {config.node}: npm install --ignore-scripts, then node {DEVICE} enroll bundle IMAGES"
+    install, enroll = "npm install --ignore-scripts", f"node {DEVICE} enroll bundle IMAGES"
+    facts = {"folder": config.node, "install": install, "enroll": enroll}
+    return told(f"Node: {config.node}: {install}, then {enroll}", {"node": facts})
 
 
 def files(bundle: Path) -> dict[str, bytes]:

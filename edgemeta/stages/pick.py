@@ -35,10 +35,11 @@ from edgemeta.search.jobs import DataSpec, save_weights
 from edgemeta.search.problem import Problem
 from edgemeta.search.zoo import Member, Zoo
 from edgemeta.space.space import Space
-from edgemeta.stages import assemble, device_side, precision, summary
+from edgemeta.stages import assemble, device_side, precision, summary, telling
 from edgemeta.stages.candidates import Candidate, Outcome, first_fitting
 from edgemeta.stages.precision import Judge
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 from edgemeta.types import Cost, Op, Profile
 
 TIMED_S = 3.0  # to time every network of the zoo here, each at two moments or more
@@ -85,7 +86,7 @@ class Timed:
         raise BadProfile("whole networks were timed, which do not add up; run `edgemeta profile` for operators")
 
 
-def run(config: configs.Pick, folder: RunFolder) -> str:
+def run(config: configs.Pick, folder: RunFolder) -> Told:
     """Choose, write the bundle to `RUN/bundle`, teach it the folder's classes in `RUN/state.npz`, and tell."""
     zoo = zoos.read(config.zoo)
     spec, data = _images(config, zoo)
@@ -108,8 +109,10 @@ def run(config: configs.Pick, folder: RunFolder) -> str:
         judge = judge_of(data, seed=config.seed) if problem.int8 else None
         winner, refused = first_fitting(folder.bundle, line, problem, profile, measure=here, judge=judge)
         _finish(config, folder, zoo, choices, winner, refused)
-    notes = [*data.notes, *(f"doubt: {doubt}" for doubt in profile.doubts if here)]
-    return "\n".join([*_told(config, folder, choices, winner, refused, profile), *notes, *_next(config, folder)])
+    doubts = profile.doubts if here else ()
+    lines = [*_told(config, folder, choices, winner, refused, profile), *data.notes]
+    lines += [*(f"doubt: {doubt}" for doubt in doubts), *_next(config, folder)]
+    return told("\n".join(lines), _facts(folder, choices, winner, refused, profile) | {"notes": [*data.notes, *doubts]})
 
 
 def ranked(zoo: Zoo, members: Sequence[Member], problem: Problem, data: Dataset, *, seed: int) -> list[Choice]:
@@ -234,7 +237,8 @@ def _finish(
     summary.drop_siblings(folder.bundle)
     if _state(folder).exists():  # of another bundle: it may hold classes that were taught by hand
         _state(folder).replace(_state(folder).with_suffix(".previous.npz"))
-    device_side.run("enroll", folder.bundle, 1, folder=config.images, state=_state(folder))
+    taught: dict[str, Any] = {"folder": config.images, "state": _state(folder), "keep": None}
+    device_side.run("enroll", folder.bundle, 1, quiet=True, **taught)  # what it skips is in the notes already
     note = {
         "config": configs.as_json(config, configs.Pick),
         "command": " ".join(["edgemeta", *sys.argv[1:]]),
@@ -279,17 +283,36 @@ def _told(
     fitting = [choice for choice in choices if not choice.over]
     broke = [outcome.candidate.arch for outcome in refused]
     rows = [_row(choice, winner.candidate.arch, broke) for choice in fitting[:SHOWN]]
-    over = len(choices) - len(fitting)
     how = "measured here" if winner.measured else "predicted, not measured: the device is not this machine"
     best = next(choice for choice in fitting if choice.member.arch == winner.candidate.arch)
     own = f", {100 * best.own:.0f} % of {best.asked} of your images left out in turn" if best.own is not None else ""
+    manifest = bundles.read(folder.bundle)
+    fit = f"{len(fitting)} of {len(choices)} trained networks fit {config.cap}"
+    fit = fit if config.cap != Cost() else f"{len(choices)} trained networks"
+    shown = f"; the best {SHOWN} are shown" if len(fitting) > SHOWN else ""
     return [
         table(rows),
-        f"{len(fitting)} of {len(choices)} trained networks fit {config.cap} on {profile.device}; {over} do not",
+        f"{fit} on {profile.device}{shown}",
         f"chosen {_picks(best.member)}: {winner.cost} ({how}); expected to be right most often: "
         f"{100 * best.known:.1f} % on held-out classes, 5 at a time{own}",
-        *summary.precision_text(folder.bundle, bundles.read(folder.bundle)),
+        *telling.costs_text(manifest),
+        *telling.precision_text(folder.bundle, manifest),
     ]
+
+
+def _facts(
+    folder: RunFolder, choices: Sequence[Choice], winner: Outcome, refused: Sequence[Outcome], profile: Profile
+) -> dict[str, Any]:
+    manifest = bundles.read(folder.bundle)
+    return {
+        "device": profile.device,
+        "choices": [_noted(choice) for choice in choices],
+        "chosen": summary.outcome_note(winner),
+        "refused": [summary.outcome_note(outcome) for outcome in refused],
+        "bundle": telling.bundle_facts(folder.bundle, manifest),
+        "precision": manifest.facts.get("precision"),
+        "state": _state(folder),
+    }
 
 
 def _next(config: configs.Pick, folder: RunFolder) -> list[str]:

@@ -15,6 +15,7 @@ from edgemeta.latency.remote import Target
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble, farm
 from edgemeta.stages.run_folder import RunFolder
+from edgemeta.terminal import Told, told
 from edgemeta.types import Arch, Profile
 
 
@@ -51,7 +52,7 @@ def profiled(config: configs.Profile, folder: RunFolder) -> tuple[Profile, Path]
     return saved
 
 
-def write_kit(config: configs.Profile) -> str:
+def write_kit(config: configs.Profile) -> Told:
     """Write the kit to carry by hand, and say what to do with it."""
     assert config.kit is not None
     space = assemble.space_of(config)
@@ -60,17 +61,20 @@ def write_kit(config: configs.Profile) -> str:
     settings: dict[str, Any] = dict(seed=config.seed, covering=covering, threads=config.threads)
     made = kits.write(config.kit, space, archs, precision=config.precision, seconds=config.seconds, **settings)
     kits.carry(made.folder)
-    return (
+    there, here = f"python3 {runners.RUNNER}", f"edgemeta profile --kit {made.folder} --from timings.json"
+    text = (
         f"{len(archs)} networks of {space.name} -> {made.folder}\n"
-        f"copy the folder to the device, there run: python3 {runners.RUNNER}\n"
-        f"then bring timings.json back: edgemeta profile --kit {made.folder} --from timings.json"
+        f"copy the folder to the device, there run: {there}\n"
+        f"then bring timings.json back: {here}"
     )
+    facts = {"kit": made.folder, "space": space.name, "networks": len(archs)}
+    return told(text, facts | {"run_there": there, "run_here_then": here})
 
 
-def text(profile: Profile, path: Path) -> str:
+def text(profile: Profile, path: Path) -> Told:
     """What was measured, where it is, and what speaks against it."""
     first = f"{profile.device}: {len(profile.ops)} operators, {len(profile.nets)} networks -> {path}"
-    return "\n".join([first, *(f"doubt: {doubt}" for doubt in profile.doubts)])
+    return told("\n".join([first, *(f"doubt: {doubt}" for doubt in profile.doubts)]), farm.facts_of(profile, path))
 
 
 def _common(config: configs.Profile) -> bool:

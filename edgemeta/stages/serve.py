@@ -12,14 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 
 from edgemeta import config as configs
-from edgemeta.errors import BadConfig, EdgemetaError
+from edgemeta.errors import EdgemetaError
 from edgemeta.files import resource
 from edgemeta.lowering import bundle, manifest, replace
+from edgemeta.ranges import PORTS
 from edgemeta.stages import web_runtime
+from edgemeta.terminal import Told, told
 
 LOOPBACK = "127.0.0.1"
 NAMES = ("localhost", LOOPBACK, "[::1]")  # what a browser on this machine may call us: another name is a rebound one
-PORTS = 65536
 NEAR = 50  # ports that are tried before one is named instead of a taken one
 INDEX = "index.html"
 MARK = b'content="edgemeta serve"'  # in every index.html of ours
@@ -43,19 +44,19 @@ HEADERS = {
 Site = Mapping[str, bytes]  # path below the page -> contents
 
 
-def run(config: configs.Serve) -> str:
+def run(config: configs.Serve) -> Told:
     """Write the folder, or serve until Ctrl-C."""
     if config.out:
-        return f"page: {write(site(config.bundle), config.out)}; open it through any static web server, or on localhost"
-    if config.port >= PORTS:
-        raise BadConfig(f"setting port = {config.port}: should be below {PORTS}; leave it out for 8000")
+        page = write(site(config.bundle), config.out)
+        return told(f"page: {page}; open it through any static web server, or on localhost", {"page": page})
     with server(site(config.bundle), config.port) as serving:
-        print(f"teach it at http://localhost:{serving.server_port} (Ctrl-C ends)", flush=True)
+        url = f"http://localhost:{serving.server_port}"
+        print(f"teach it at {url} (Ctrl-C ends)", flush=True)
         try:
             serving.serve_forever()
         except KeyboardInterrupt:
-            return "\nstopped; what was taught stays in the browser"
-    return ""
+            return told("\nstopped; what was taught stays in the browser", {"served": url})
+    return Told()
 
 
 def site(folder: Path) -> dict[str, bytes]:

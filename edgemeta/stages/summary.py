@@ -1,4 +1,4 @@
-"""What a run folder holds, told: as text for the terminal and as the story behind the report page."""
+"""What a run folder holds: the notes of its stages, and the story behind the report page."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ from edgemeta.learners import LEARNERS
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.drawing import label
-from edgemeta.report.story import BundleFile, Check, DataFacts, Policy, Score, Story, Winner, energy_rate, profile_facts
-from edgemeta.report.tables import table
+from edgemeta.report.story import BundleFile, Check, DataFacts, Policy, Score, Story, Winner, profile_facts
 from edgemeta.search.jobs import load_data
 from edgemeta.search.ledger import Ledger
 from edgemeta.search.problem import Problem
 from edgemeta.space.space import Space
 from edgemeta.stages import assemble
-from edgemeta.stages.candidates import Candidate, Outcome, inference_ms, searched
+from edgemeta.stages.candidates import Candidate, Outcome, searched
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
 
-TIMINGS = ("body_ms", "classify_ms", "adapt_ms")  # of a bundle, in the order of a query, then of learning
 SHOWN = 300  # infeasible proposals kept for the picture
 CHECKED = 2000  # of a profile's networks held against their predictions
 
@@ -121,102 +119,11 @@ def trained_for(folder: RunFolder, noted: Mapping[str, Any], problem: Problem) -
     return trained if current else None
 
 
-def search_text(folder: RunFolder) -> str:
-    noted = folder.need("search", "search")
-    rows = [
-        {
-            "validation_percent": 100 * entry["score"],
-            "episodes": entry["fidelity"],
-            "predicted_ms": entry["cost"]["latency_ms"],
-            "ram_kib": entry["cost"]["ram_kib"],
-            "flash_kib": entry["cost"]["flash_kib"],
-            "energy_mj": energy_text(entry["cost"].get("energy_mj")),
-            "picks": ".".join(map(str, entry["picks"])),
-        }
-        for entry in noted["ranking"][:5]
-    ]
-    winner = noted["winner"]
-    refused = f"; {len(noted['refused'])} before it broke a cap when measured" if noted["refused"] else ""
-    there = (folder.bundle / "manifest.json").exists()
-    why = "the device is not this machine" if there else "there is no bundle"
-    how = "measured here" if winner["measured"] else f"predicted, not measured: {why}"
-    how = winner["how"] if noted["config"].get("devices") else how
-    picks = ".".join(map(str, winner["picks"]))
-    chosen = f"{table(rows)}\nchosen {picks}: {Cost.from_json(winner['cost'])} ({how}{refused})"
-    chosen = "\n".join([chosen, *_on_farm(noted)])
-    return (
-        "\n".join([chosen, *precision_text(folder.bundle, bundles.read(folder.bundle)), str(folder.bundle)])
-        if there
-        else chosen
-    )
-
-
-def _on_farm(noted: Mapping[str, Any]) -> Iterator[str]:
+def on_farm(noted: Mapping[str, Any]) -> Iterator[str]:
     """How the latency of each candidate is known, where devices of an inventory were to measure it."""
     if noted["config"].get("devices"):
         for entry in [*noted["refused"], noted["winner"], *noted["beside"]]:
             yield f"{'.'.join(map(str, entry['picks']))}: {entry['cost']['latency_ms']:.4g} ms, {entry['how']}"
-
-
-def test_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per learner and data set, a column per number of shots."""
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        line = lines.setdefault((row["learner"], row["data"]), {"learner": row["learner"], "test_data": row["data"]})
-        line[f"{row['way']}w{row['shot']}s"] = f"{100 * row['accuracy']:.1f} ± {100 * row['ci95']:.1f}"
-    return list(lines.values())
-
-
-def energy_text(mj: float | None) -> float | str:
-    """For tables: energy is told where it was measured, and never guessed."""
-    return "not measured" if mj is None else mj
-
-
-def bundles_text(target: Path) -> str:
-    rows, found = [], {path: bundles.read(path) for path in bundles_of(target)}
-    for path, manifest in found.items():
-        measured = manifest.costs.measured
-        row: dict[str, Any] = {
-            "bundle": str(path),
-            "learner": manifest.learner.name,
-            "precision": manifest.precision,
-            "flash_kib": manifest.costs.graph_kib,
-            "ram_kib": manifest.costs.predicted.ram_kib,
-            "energy_mj": energy_text(manifest.costs.predicted.energy_mj),
-        }
-        if measured:
-            row |= {name: part.median_ms for name in TIMINGS if (part := getattr(measured, name))}
-        rows.append(row)
-    return "\n".join([table(rows), *(line for path, own in found.items() for line in precision_text(path, own))])
-
-
-def precision_text(bundle: Path, manifest: Manifest) -> Iterator[str]:
-    """Both bodies side by side, where there was a choice."""
-    told: Any = manifest.facts.get("precision")
-    if told:
-        yield table([{"body": name, **told[name]} for name in ("fp32", "int8")])
-        yield f"{bundle.name} is {told['precision']}: {told['why']}; accuracy is of {told['accuracy_of']}"
-
-
-def devices_table(found: Mapping[str, Profile]) -> str:
-    keys = ("device", "runtime", "threads", "precision", "measured_on", "synthetic")
-    rows = [
-        {"name": name, **{key: getattr(profile, key) for key in keys}, "energy": energy_rate(profile)}
-        for name, profile in found.items()
-    ]
-    here = {"name": assemble.HOST, "device": "this machine, profiled on first use"}
-    return table([here, *rows])
-
-
-def bench_table(manifest: Manifest, measured: Mapping[str, Any]) -> str:
-    noted, rows = manifest.costs.measured, []
-    for name in TIMINGS:
-        now = measured[name]
-        row = {"graph": name.removesuffix("_ms"), "here_ms": now["median_ms"], "iqr_ms": now["iqr_ms"]}
-        rows.append(row | {"manifest_ms": getattr(noted, name).median_ms if noted else None})
-    total = inference_ms(measured)
-    predicted = manifest.costs.predicted.latency_ms
-    return f"{table(rows)}\none inference (body + classify): {total:.4g} ms, predicted {predicted:.4g} ms"
 
 
 def story(folder: RunFolder) -> Story:
@@ -250,7 +157,7 @@ def story(folder: RunFolder) -> Story:
         commands=(noted["command"],),
         stages=tuple((folder.read("stages") or {}).items()),
         data=_data_facts(settings),
-        profile=profile_facts(profile) | ({"Candidates": "; ".join(told)} if (told := list(_on_farm(noted))) else {}),
+        profile=profile_facts(profile) | ({"Candidates": "; ".join(told)} if (told := list(on_farm(noted))) else {}),
         drift=profile.drift,
         doubts=profile.doubts,
         files=tuple(BundleFile(name, info.bytes, info.sha256) for name, info in manifest.files.items()),
@@ -300,7 +207,7 @@ def _bodies(folder: RunFolder, noted: Mapping[str, Any], space: Space, precision
         for outcome in [*noted["refused"], noted["winner"]]
         if outcome["measured"] and outcome["measured"].get("body_ms") and outcome.get("precision") in (precision, None)
     }
-    for manifest in map(bundles.read, bundles_of(folder.bundle)):
+    for manifest in map(bundles.read, reversed(bundles_of(folder.bundle))):  # the main one counts
         facts: Any = manifest.facts
         if manifest.costs.measured and manifest.costs.measured.body_ms and manifest.precision == precision:
             found[Arch(space.name, tuple(facts["picks"]))] = manifest.costs.measured.body_ms.median_ms

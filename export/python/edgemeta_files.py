@@ -41,7 +41,8 @@ class DeviceError(Exception):
 
 
 def line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    lacks = "it lacks " if isinstance(error, KeyError) else ""
+    return lacks + " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def bounded(path: Path, limit: int) -> bytes:
@@ -64,6 +65,8 @@ def load_bundle(folder: Name) -> tuple[dict[str, Any], dict[str, bytes]]:
     folder = Path(folder)
     try:
         manifest = json.loads(bounded(folder / "manifest.json", MAX_MANIFEST_BYTES))
+        if not isinstance(manifest, dict):
+            raise ValueError("it holds no JSON object")
         if manifest["format"] != FORMAT:
             raise ValueError(f"its format is {str(manifest['format'])[:40]!r}, not {FORMAT!r}")
         if manifest["version"] != VERSION:

@@ -61,7 +61,8 @@ def read_image(path: Name, channels: int) -> np.ndarray:
         with Image.open(path) as file:
             return from_pillow(ImageOps.exif_transpose(file), channels)
     except Exception as error:  # decoders raise errors of many kinds for a damaged file
-        raise UnreadableImage(f"{path} is not a readable image ({line(error)})") from None
+        why = line(error).replace(f" {os.fspath(path)!r}", "")  # it is named already
+        raise UnreadableImage(f"{path} is not a readable image ({why})") from None
 
 
 def from_pillow(image: Any, channels: int) -> np.ndarray:

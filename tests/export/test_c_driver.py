@@ -1,8 +1,6 @@
-"""The C driver as a program calls it, and the page that says how: through ctypes, and by running every block."""
+"""The C driver as a program calls it, through ctypes; the blocks of docs/microcontroller.md run in tests/docs."""
 
 import ctypes
-import re
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -10,17 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgemeta import cli
 from edgemeta.lowering import c_check, to_c
 from edgemeta.lowering.manifest import Normalisation
-from tests.blobs import blob_pool
 
 pytest.importorskip("emx_onnx_cgen", reason="extra `c` is not installed")
 pytestmark = pytest.mark.skipif(bool(c_check.lacks(*c_check.HOST)), reason="no make or C compiler on this machine")
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "microcontroller.md"
 ROWS, WAY = 6, 3
 OK, FULL, LABEL, EMPTY, STALE, FOREIGN = range(6)
-QUICK = "--trials 1 --rungs 3 --eval-episodes 4 --way 3 --workers 1 --no-progress --latency-ms 1000"
 
 
 class Driver:
@@ -124,52 +118,3 @@ def test_images_are_prepared_as_the_python_runtime_does(driver, images, ground):
     driver("em_prepare", pixels, image)
     rule = {"channels": 1, "height": 12, "width": 12, "scale": 1 / 255, "polarity": "ink-high"}
     np.testing.assert_allclose(image, images.preprocess(pixels, rule)[0], atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The blocks of the page, as (language, text), run in order in a folder of their own: what each printed."""
-    root = tmp_path_factory.mktemp("page")
-    pool = blob_pool(classes=25, seed=0)
-    images = np.kron(pool.x.numpy(), np.ones((3, 3), np.uint8))[..., :28, :28]
-    np.savez(root / "blobs.npz", x=images, y=np.repeat(np.arange(25), 10))
-    blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        return root, [(language, text, _run(language, text, root)) for language, text in blocks]
-
-
-def _run(language: str, text: str, root: Path) -> str:
-    """C is saved where the page says; a line of `edgemeta` runs in this process, and a search in little time."""
-    if language == "c":
-        (root / "main.c").write_text(text)
-        return ""
-    told = ""
-    for line in text.strip().splitlines():
-        program, *arguments = shlex.split(line)
-        if program == "edgemeta":
-            quick = [*QUICK.split(), "--data", "npz", "--root", "blobs.npz"] if arguments[0] == "search" else []
-            assert cli.main([*arguments, *quick]) == 0
-        else:
-            told += subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
-    return told
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(c_check.lacks(*c_check.ARM, c_check.EMULATOR)), reason="no Arm compiler or emulator here")
-def test_every_block_of_the_page_runs(page):
-    root, blocks = page
-    told = "".join(printed for *_, printed in blocks)
-    assert told.count("passed\n") == 2 and "em_weights.o" in told and told.endswith("lying\n")
-    figures = (root / "firmware" / "figures.json").read_text()
-    assert '"body"' in figures and (root / "firmware" / "em_model.h").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(bool(c_check.lacks(*c_check.ARM, c_check.EMULATOR)), reason="no Arm compiler or emulator here")
-def test_what_is_beside_the_program_is_left_alone(page, capsys):
-    root, _ = page
-    notes = root / "firmware" / "notes.txt"
-    notes.touch()
-    assert cli.main(["export", "--run", str(root / "runs/board"), "--c", str(notes.parent)]) == 2
-    assert "holds notes.txt, not of the C program" in capsys.readouterr().err and notes.exists()

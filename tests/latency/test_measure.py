@@ -133,6 +133,14 @@ def test_a_run_that_was_cut_off_is_doubted(kit, record):
     assert "head_ms" not in made.overhead and any("cut off" in doubt for doubt in made.doubts)
 
 
+def test_predictions_that_are_far_off_are_doubted(kit, record):
+    """Networks that take what no sum of operators explains: the interval is wide, and said to be."""
+    odd = [[net, median * (3.0 if net % 2 else 1.0), *rest] for net, median, *rest in record["visits"]]
+    made = measure.profile_from(kit, visits.Timings.model_validate_json(json.dumps(record | {"visits": odd})))
+    assert made.overhead["high_ratio"] > measure.DOUBT_RATIO
+    assert any(f"from {len(made.nets)} networks" in doubt for doubt in made.doubts)
+
+
 def test_a_runner_is_told_what_it_needs_to_know(tiny, rng, tmp_path):
     """Any callable with a runner's signature will do: over_ssh with its host filled in is one."""
     run = partial(runners.local, seconds=0.2)

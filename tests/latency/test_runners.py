@@ -49,7 +49,8 @@ def test_the_local_runner_times_every_network(kit, timed):
     assert {visit.net for visit in timings.visits} == set(range(len(kit.archs)))
 
 
-def test_a_bar_shows_how_far_it_is_and_how_long_it_takes(kit, tmp_path, capsys):
+def test_a_bar_shows_how_far_it_is_and_how_long_it_takes(kit, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # in a log there is a line a minute
     runners.local(kit, tmp_path / "t.json", progress=True)
     shown = capsys.readouterr().err
     assert "100%" in shown and "s left" in shown and kit.space.name in shown

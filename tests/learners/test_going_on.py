@@ -1,23 +1,24 @@
 """A training that was stopped goes on to the bits it would have had."""
 
-import os
+import multiprocessing
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
 from edgemeta.errors import BadData
 from edgemeta.learners.outer import meta_gradient
 from edgemeta.learners.settings import Training
+from edgemeta.learners.shards import Team
+from edgemeta.learners.train import train
+from tests import copies
 from tests.blobs import blob_pool
-from tests.crews import crew, same, start_of, trained_on
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.crews import POOL, crew, same, start_of, trained_on
 
 
 class Stopped(Exception):
@@ -125,38 +126,20 @@ def test_a_damaged_checkpoint_is_refused(protonet, tmp_path):
         trained_on(protonet, settings, keep=path)
 
 
-KILLED = """
-import sys, numpy as np, torch
-from functools import partial
-from pathlib import Path
-torch.set_num_threads(1)
-from edgemeta.learners.shards import Team
-from edgemeta.learners.train import train
-from tests.learners.test_going_on import TEAMWORK
-from tests.crews import POOL, crew, start_of
-
-if __name__ == "__main__":
-    with Team(partial(crew, "protonet"), 2) as team:
-        print(*[process.pid for process in team._processes], flush=True)
-        learner = team.learners[1]
-        shared = {"keep": Path(sys.argv[1]), "team": team, "tick": lambda done: print(done, flush=True)}
-        train(learner, start_of(learner), POOL, TEAMWORK, rng=np.random.default_rng(0), **shared)
-"""
 TEAMWORK = Training(4000, way=4, query=2, tasks=2, shards=2, check_every=4)
 
 
 def test_killed_with_its_workers_it_goes_on_and_none_stays(protonet, tmp_path):
     """kill -9 of the process that trains: its worker ends by itself, and one process alone finds the same bits."""
     path = tmp_path / "c"
-    (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, str(tmp_path / "killed.py"), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment()) as started:
-        assert started.stdout is not None
-        worker = Path("/proc") / started.stdout.readline().strip()
-        assert worker.exists()
-        while int(started.stdout.readline()) < 10:
-            pass
-        started.send_signal(signal.SIGKILL)
+    here, there = multiprocessing.Pipe()
+    main = copies.started(train_in_a_team, path, there)
+    worker = Path("/proc") / str(here.recv())
+    assert worker.exists()
+    while here.recv() < 10:
+        pass
+    main.kill()
+    main.join()
     short = shutil.copy(path, tmp_path / "copy")
     for _ in range(100):
         if not worker.exists():
@@ -177,10 +160,15 @@ def test_killed_with_its_workers_it_goes_on_and_none_stays(protonet, tmp_path):
     assert _content(short) == _content(tmp_path / "fresh")
 
 
+def train_in_a_team(path, told) -> None:
+    torch.set_num_threads(1)
+    with Team(partial(crew, "protonet"), 2) as team:
+        told.send(team._processes[0].pid)
+        learner = team.learners[1]
+        shared = {"keep": path, "team": team, "tick": told.send}
+        train(learner, start_of(learner), POOL, TEAMWORK, rng=np.random.default_rng(0), **shared)
+
+
 def _content(path) -> dict[str, bytes | str]:
     with safe_open(str(path), framework="pt") as file:
         return {**file.metadata(), **{key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}}  # noqa: SIM118
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

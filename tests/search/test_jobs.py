@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgemeta import terminal
 from edgemeta.errors import BadData, Diverged
 from edgemeta.learners.settings import Training
 from edgemeta.search import jobs
@@ -34,12 +35,12 @@ def weights_of(job, name="other"):
 def test_a_job_that_was_killed_goes_on_and_cleans_up(job, tmp_path, monkeypatch):
     calls = iter(range(1000))
 
-    class Bar(jobs.tqdm):
+    class Bar(terminal.tqdm):
         def update(self, n=1):
             if next(calls) == 8:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "tqdm", Bar)
+    monkeypatch.setattr(terminal, "tqdm", Bar)
     with pytest.raises(KeyboardInterrupt):
         run_job(job)
     assert (tmp_path / "a.checkpoint").exists() and not (tmp_path / "a.safetensors").exists()

@@ -1,9 +1,10 @@
 """What is remembered of a search."""
 
 import math
+import multiprocessing
+import os
+import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from edgemeta.errors import EdgemetaError
 from edgemeta.search.ledger import Ledger
 from edgemeta.space.presets import tiny as tiny_space
 from edgemeta.types import Cost, Trial
+from tests import copies
 
 
 def some_trial(tiny, seed, score=0.5):
@@ -71,20 +73,31 @@ def test_a_full_disk_is_told_as_such(tmp_path, tiny):
 def test_killed_while_it_is_made_it_is_made_again(tmp_path):
     """The file appears whole or not at all: killed at any moment of its making, the next one opens it."""
     path = tmp_path / "ledger.sqlite"
-    code = (
-        "import sys; from pathlib import Path; from edgemeta.space.presets import tiny\n"
-        "from edgemeta.search.ledger import Ledger\n"
-        "print('ready', flush=True); Ledger(Path(sys.argv[1]), tiny(), 'task')"
-    )
+    here, there = multiprocessing.Pipe()
+    killer = copies.started(kill_makers, path, there)
     for milliseconds in (20, 60, 100, 150, 200, 300):
-        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as started:
-            assert started.stdout is not None and started.stdout.readline() == b"ready\n"
-            time.sleep(milliseconds / 1000)
-            started.kill()
+        here.send(milliseconds)
+        assert here.recv() == "killed"
         if path.exists():
             Ledger(path, tiny_space(), "task")
         path.unlink(missing_ok=True)
+    here.send(None)
+    killer.join()
     assert Ledger(path, tiny_space(), "task").trials() == []
+
+
+def kill_makers(path, told) -> None:
+    """Processes that make a ledger, each killed after as many milliseconds as it is told."""
+    for milliseconds in iter(told.recv, None):
+        if not (maker := os.fork()):
+            try:
+                Ledger(path, tiny_space(), "task")
+            finally:
+                os._exit(0)
+        time.sleep(milliseconds / 1000)
+        os.kill(maker, signal.SIGKILL)
+        os.waitpid(maker, 0)
+        told.send("killed")
 
 
 def slots_of(space, **changes):

@@ -3,14 +3,13 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from edgemeta.errors import EdgemetaError
 from edgemeta.search.workers import worker_pool
+from tests import copies
 
 
 def test_an_exception_ends_the_workers_at_once():
@@ -29,20 +28,20 @@ def test_a_killed_worker_is_one_line_of_advice():
         executor.submit(os.kill, executor.submit(os.getpid).result(), signal.SIGKILL).result()
 
 
-def test_workers_end_with_a_process_that_is_killed(tmp_path):
+def test_workers_end_with_a_process_that_is_killed():
     """Even those that wait for work, which nothing would tell."""
-    script = (
-        "from edgemeta.search.workers import worker_pool\nimport os, time\n"
-        "if __name__ == '__main__':\n"
-        "    with worker_pool(1) as executor:\n"
-        "        print(executor.submit(os.getpid).result(), flush=True)\n"
-        "        time.sleep(60)\n"
-    )
-    (tmp_path / "main.py").write_text(script)
-    with subprocess.Popen([sys.executable, str(tmp_path / "main.py")], stdout=subprocess.PIPE, text=True) as main:
-        worker = int(main.stdout.readline())
-        main.kill()
+    here, there = multiprocessing.Pipe()
+    main = copies.started(main_of_a_worker, there)
+    worker = here.recv()
+    assert os.path.exists(f"/proc/{worker}")
+    main.kill()
     deadline = time.monotonic() + 20
     while os.path.exists(f"/proc/{worker}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{worker}")
+
+
+def main_of_a_worker(told) -> None:
+    with worker_pool(1) as executor:
+        told.send(executor.submit(os.getpid).result())
+        time.sleep(60)

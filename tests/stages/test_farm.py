@@ -96,6 +96,7 @@ def test_all_devices_are_profiled_at_once_and_only_once(boards, tmp_path, capsys
         (["profile", "--devices", "d.toml", "--runtime", "onnxruntime-web"], "only onnxruntime"),
         (["profile", "--devices", "d.toml", "--only", "bord"], "no device 'bord'; did you mean 'board'?"),
         (["profile", "--devices", "absent.toml"], "cannot read absent.toml"),
+        (["profile", "--devices", "unlike.toml"], "[a] and [b] are both pi, but threads is 1 and 2; make them equal"),
         (["search", "--devices", "d.toml"], "--devices needs --device, one of d.toml"),
         (["search", "--devices", "d.toml", "--device", "bord"], "did you mean 'board'?"),
         (["search", "--devices", "d.toml", "--device", "board", "--energy-mj", "1"], "not measured over ssh"),
@@ -104,10 +105,11 @@ def test_all_devices_are_profiled_at_once_and_only_once(boards, tmp_path, capsys
 def test_mistakes_are_one_line_and_leave_nothing(capsys, tmp_path, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
     Path("d.toml").write_text("[board-1]\n[board-2]\n")
+    Path("unlike.toml").write_text("[a]\nlike = 'pi'\nthreads = 1\n[b]\nlike = 'pi'\nthreads = 2\n")
     assert main(arguments) == 2
     shown = capsys.readouterr().err.strip()
     assert says in shown and "\n" not in shown
-    assert [path.name for path in tmp_path.iterdir()] == ["d.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.toml", "unlike.toml"]
 
 
 @pytest.fixture
@@ -168,14 +170,14 @@ def test_a_search_profiles_the_device_measures_there_and_tells(boards, tmp_path,
     settings = {"space": "tiny", "in_shape": (1, 12, 12), "data": "npz", "root": tmp_path / "blobs.npz", "way": 4}
     settings |= {"cache": tmp_path / "cache", "rungs": (3,), "eval_episodes": 4, "workers": 1, "trials": 1}
     settings |= {"searcher": "random", "progress": False, "run": run, "device": "board", "devices": devices}
-    told = pipeline.search(**settings)
+    told = str(pipeline.search(**settings))
     noted = json.loads((run / "search.json").read_text())
     assert noted["winner"]["how"] in ("measured on board-1", "measured on board-2") and noted["winner"]["measured"]
     assert noted["winner"]["how"] in told and len(list(run.glob("profile-tiny-1x12x12-board-?.json"))) == 1
     for each in boards:
         break_off(each, for_good=True)
     with pytest.warns(UserWarning, match="board unreachable"):
-        told = pipeline.search(**settings)
+        told = str(pipeline.search(**settings))
     assert "predicted only (board unreachable: " in told
     assert json.loads((run / "search.json").read_text())["winner"]["measured"] is None
     story = summary.story(RunFolder(run))

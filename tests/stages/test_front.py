@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -37,6 +39,10 @@ def folder(tmp_path):
 
 @pytest.fixture
 def problem(tmp_path, folder, tiny):
+    return problem_in(tmp_path, folder, tiny)
+
+
+def problem_in(tmp_path, folder, tiny) -> Problem:
     pool = blob_pool(classes=25, seed=0)
     np.savez(tmp_path / "blobs.npz", x=pool.x.numpy(), y=np.repeat(np.arange(25), 10))
     data = DataSpec("npz", str(tmp_path / "blobs.npz"), str(tmp_path / "cache"), (1, 12, 12), 0)
@@ -48,6 +54,10 @@ def problem(tmp_path, folder, tiny):
 
 @pytest.fixture
 def write(folder, problem):
+    return partial(written, folder, problem)
+
+
+def written(folder: RunFolder, problem: Problem, **settings) -> dict[float, int]:
     """Search under the problem's caps and those of a ladder; the trials that were trained under each."""
     trained: dict[float, int] = {}
     with ThreadPoolExecutor(1) as executor:
@@ -60,24 +70,35 @@ def write(folder, problem):
             trained[under.cap.latency_ms] = len(ledger.trials()) - before
             return ranking
 
-        def call(**settings):
-            config = configs.make(configs.Search, {"run": folder.root, "device": "null", "workers": 1} | settings)
-            front.write(config, folder, problem, profiles.load("null"), run(problem), run, measure=NOWHERE)
-            return trained
-
-        yield call
+        config = configs.make(configs.Search, {"run": folder.root, "device": "null", "workers": 1} | settings)
+        front.write(config, folder, problem, profiles.load("null"), run(problem), run, measure=NOWHERE)
+    return trained
 
 
-def test_each_cap_has_its_bundle(write, folder):
-    trained = write(front=2)
-    rows = folder.read("front")
+class Ladder(NamedTuple):
+    folder: RunFolder
+    problem: Problem
+    trained: dict[float, int]  # trials under each cap
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory, tiny) -> Ladder:
+    """A front of three caps below the first, which no test changes."""
+    root = tmp_path_factory.mktemp("ladder")
+    folder = RunFolder(root / "run")
+    problem = problem_in(root, folder, tiny)
+    return Ladder(folder, problem, written(folder, problem, front=3))
+
+
+def test_each_cap_has_its_bundle(ladder):
+    rows = ladder.folder.read("front")
     caps = [row["cap"] for row in rows]
     assert caps[0] == CAP_MS and caps[1] / caps[0] == pytest.approx(caps[2] / caps[1]) and caps[1] < caps[0]
     for row in rows:
-        costs = bundle.read(folder.root / row["bundle"]).costs
+        costs = bundle.read(ladder.folder.root / row["bundle"]).costs
         assert costs.predicted.latency_ms <= row["cap"] == costs.caps.latency_ms
-    assert list(trained) == caps
-    shown = front.text(rows).splitlines()
+    assert list(ladder.trained) == caps
+    shown = str(front.text(rows)).splitlines()
     assert len(shown) == 2 + len(rows) and [line.split()[-1] for line in shown[2:]] == [r["bundle"] for r in rows[::-1]]
 
 
@@ -89,20 +110,20 @@ def test_a_front_of_memory(write, folder, over):
         caps = bundle.read(folder.root / row["bundle"]).costs.caps
         assert row["cost"][over] <= row["cap"] == getattr(caps, over) and caps.latency_ms == CAP_MS
     assert tight["cap"] < loose["cap"] and tight["bundle"].endswith("kib")
-    assert f"cap_{over.split('_')[0]}" in front.text([loose, tight]).replace(" ", "_")
+    assert f"cap_{over.split('_')[0]}" in str(front.text([loose, tight])).replace(" ", "_")
 
 
-def test_a_network_found_under_a_tighter_cap_counts_under_the_looser_ones(write, folder):
+def test_a_network_found_under_a_tighter_cap_counts_under_the_looser_ones(ladder):
     """The best of all searches that fits, furthest trained first: caps that rise never lower it."""
-    write(front=3)
-    rows = folder.read("front")
+    rows = ladder.folder.read("front")
     judged = [(row["episodes"], row["score"]) for row in rows]
     assert judged == sorted(judged, reverse=True)
 
 
-def test_a_ladder_again_trains_nothing_again(write):
-    first = dict(write(front=1))
-    assert any(first.values()) and not any(write(front=1).values())
+def test_a_ladder_again_trains_nothing_again(ladder, tmp_path):
+    folder = RunFolder(shutil.copytree(ladder.folder.root, tmp_path / "run"))
+    again = written(folder, replace(ladder.problem, weights=folder.weights), front=3)
+    assert any(ladder.trained.values()) and again.keys() == ladder.trained.keys() and not any(again.values())
 
 
 def test_no_ladder_below_the_fastest_network(problem):

@@ -70,7 +70,7 @@ def note(settings) -> dict:
 
 
 def test_the_more_accurate_network_that_fits_is_taught_the_folder(settings, tmp_path):
-    text = pipeline.pick(**settings)
+    text = str(pipeline.pick(**settings))
     found, run = zoo.read(settings["zoo"]), settings["run"]
     manifest = bundle.read(run / "bundle")
     assert tuple(manifest.facts["picks"]) == found.members[1].arch.picks
@@ -83,7 +83,8 @@ def test_the_more_accurate_network_that_fits_is_taught_the_folder(settings, tmp_
         and "90.0 % on held-out classes" in text
         and "--state" in text
     )
-    shown = pipeline.predict(bundle=run / "bundle", state=run / "state.npz", images=tmp_path / "ask").splitlines()
+    told = pipeline.predict(bundle=run / "bundle", state=run / "state.npz", images=tmp_path / "ask")
+    shown = told.text.splitlines()
     assert len(shown) == 18
     assert sum(line.split("\t")[0].split("/")[-2] == line.split("\t")[1] for line in shown) >= 11  # chance is 6
 
@@ -91,7 +92,7 @@ def test_the_more_accurate_network_that_fits_is_taught_the_folder(settings, tmp_
 def test_a_cap_leaves_the_small_one_and_the_state_is_of_the_new_bundle(settings):
     pipeline.pick(**settings)
     first = bundle.read(settings["run"] / "bundle")
-    text = pipeline.pick(**settings, flash_kib=8.0)
+    text = str(pipeline.pick(**settings, flash_kib=8.0))
     second = bundle.read(settings["run"] / "bundle")
     assert second.facts["picks"] != first.facts["picks"] and second.costs.graph_kib <= 8.0 < first.costs.graph_kib
     assert "1 of 2 trained networks fit" in text and note(settings)["choices"][1]["over"] == ["flash_kib"]
@@ -102,7 +103,7 @@ def test_a_cap_leaves_the_small_one_and_the_state_is_of_the_new_bundle(settings)
 
 def test_this_machine_is_timed_once_and_the_bundle_is_measured(settings, monkeypatch):
     monkeypatch.setattr(pick, "TIMED_S", 0.3)
-    text = pipeline.pick(**settings | {"device": "host"})
+    text = str(pipeline.pick(**settings | {"device": "host"}))
     assert "measured here" in text and bundle.read(settings["run"] / "bundle").costs.measured
     (kept,) = settings["run"].glob("profile-zoo-*.json")
     assert len(profiles.load(kept).nets) == 2
@@ -114,7 +115,7 @@ def test_this_machine_is_timed_once_and_the_bundle_is_measured(settings, monkeyp
     with pytest.raises(BadProfile, match="do not add up"):
         timed.additive(tiny())
     again = pipeline.pick(**settings | {"device": "host"}, flash_kib=8.0)
-    assert "measured here" in again and note(settings)["winner"]["cost"]["flash_kib"] <= 8.0
+    assert "measured here" in again.text and note(settings)["winner"]["cost"]["flash_kib"] <= 8.0
 
 
 def test_what_nothing_fits_names_the_nearest_and_the_flag(settings):
@@ -173,7 +174,7 @@ def test_a_class_with_one_image_is_not_asked():
 
 
 def test_int8_is_compared_on_the_users_images(settings):
-    text = pipeline.pick(**settings | {"device": "host"}, int8=True, flash_kib=40.0)
+    text = str(pipeline.pick(**settings | {"device": "host"}, int8=True, flash_kib=40.0))
     manifest = bundle.read(settings["run"] / "bundle")
     told = manifest.facts["precision"]
     assert told["precision"] == manifest.precision and told["accuracy_of"] == "12 of your images, left out in turn"

@@ -16,7 +16,7 @@ from edgemeta.lowering import bundle
 from edgemeta.nets.build import build
 from edgemeta.search.jobs import DataSpec, save_weights
 from edgemeta.search.problem import Problem
-from edgemeta.stages import precision, summary
+from edgemeta.stages import precision, telling
 from edgemeta.stages.candidates import Candidate, first_fitting
 from edgemeta.types import Cost
 from tests.blobs import blob_pool
@@ -82,7 +82,7 @@ def test_both_bodies_are_made_compared_and_told(problem, profile, candidate, tmp
     assert told.precision == found.precision and found.facts["precision"] == told._asdict()
     assert abs(told.fp32["accuracy"] - told.int8["accuracy"]) < 0.05 and told.fp32["accuracy"] > 0.4
     assert min(told.fp32["body_ms"], told.int8["body_ms"]) > 0
-    shown = "\n".join(summary.precision_text(tmp_path / "bundle", found))
+    shown = "\n".join(telling.precision_text(tmp_path / "bundle", found))
     card = (tmp_path / "bundle/README.md").read_text()
     assert "int8" in shown and "fp32" in shown and told.why in shown and told.why in card
     assert not list(tmp_path.glob(".bundle*"))

@@ -77,7 +77,7 @@ def test_doubts_are_told(capsys, tmp_path):
 
     made = profiles.load("null")
     doubtful = type(made)(**vars(made) | {"doubts": ("busy", "slow")})
-    assert text(doubtful, tmp_path).splitlines()[1:] == ["doubt: busy", "doubt: slow"]
+    assert str(text(doubtful, tmp_path)).splitlines()[1:] == ["doubt: busy", "doubt: slow"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The same command on a shared storage joins the search, and goes on when another machine is gone."""
 
 import json
-import subprocess
-import sys
+import os
+import signal
 import time
 from contextlib import closing
 
@@ -16,14 +16,8 @@ from edgemeta.latency import profile as profiles
 from edgemeta.search import claims
 from edgemeta.search.storage import Database, address, plain
 from edgemeta.stages import assemble
-from tests import postgres
+from tests import copies, postgres
 from tests.blobs import blob_pool
-
-CODE = (
-    "import json, sys; from edgemeta import pipeline; from edgemeta.search import claims\n"
-    "if __name__ == '__main__':\n"
-    "    claims.GRACE_S = 1.0; pipeline.search(**json.loads(sys.argv[1]))"
-)
 
 
 @pytest.fixture
@@ -46,24 +40,25 @@ def read(folder):
     return json.loads((folder / "search.json").read_text())
 
 
-def machine(tmp_path, settings):
+def machine(folder, settings) -> None:
     """Another machine, as far as a process can be one."""
-    script = tmp_path / "machine.py"
-    script.write_text(CODE)
-    return subprocess.Popen([sys.executable, str(script), json.dumps(settings, default=str)], cwd=tmp_path)
+    os.chdir(folder)
+    claims.GRACE_S = 1.0
+    pipeline.search(**settings)
 
 
 @pytest.mark.timeout(120)
 def test_the_search_of_a_machine_that_is_killed_ends_as_if_it_had_not_been(asked, postgresql, tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "GRACE_S", 1.0)
     shared = asked | {"storage": postgresql.url}
-    other = machine(tmp_path, shared | {"run": tmp_path / "other"})
+    other = copies.started(machine, tmp_path, shared | {"run": tmp_path / "other"})
     with closing(Database(address(postgresql.url))) as database:
         end = time.monotonic() + 60
         while not _claimed(database) and time.monotonic() < end:
             time.sleep(0.05)
     other.kill()
-    assert other.wait() < 0, "it had not ended"
+    other.join()
+    assert other.exitcode == -signal.SIGKILL, "it had not ended"
     pipeline.search(**shared, run=tmp_path / "one")
     pipeline.search(**asked, run=tmp_path / "lone")
     assert ranking(tmp_path / "one") == ranking(tmp_path / "lone")

@@ -141,7 +141,7 @@ def test_the_site_is_page_runtime_and_bundle(folder):
 def test_the_folder_is_the_same_and_is_replaced_by_itself_alone(folder, tmp_path):
     out = tmp_path / "web"
     for _ in range(2):
-        assert "open it through any static web server" in serve.run(make(Serve, {"bundle": folder, "out": out}))
+        assert "open it through any static web server" in str(serve.run(make(Serve, {"bundle": folder, "out": out})))
     written = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert written == serve.site(folder)
     assert bundle.read(out / "bundle").id == bundle.read(folder).id

@@ -2,8 +2,12 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+import torch
 
 from edgemeta.latency.table import predictor
+from edgemeta.learners import LEARNERS
+from edgemeta.lowering import bundle
+from edgemeta.nets.build import build
 from edgemeta.space.presets import tiny
 from edgemeta.stages import summary
 from edgemeta.stages.run_folder import RunFolder
@@ -53,6 +57,20 @@ def test_bundles_are_checked_as_measured(tmp_path):
     found = checks(tmp_path, profile(), {"refused": outcomes[:1], "winner": outcomes[1]})
     later = {check.name: check.measured_ms for check in found if check.group == "search"}
     assert later == {str(ARCHS[0]): 0.5, str(ARCHS[1]): 0.25}
+
+
+def test_of_two_bundles_of_a_network_the_main_one_is_told(tmp_path):
+    """Its body is timed again for each learner's bundle; the page speaks of the winner's."""
+    folder = RunFolder(tmp_path)
+    for name, ms in (("protonet", 0.25), ("anil", 0.5)):
+        place = folder.bundle if name == "protonet" else summary.sibling(folder.bundle, name)
+        learner = LEARNERS[name](build(SPACE.ops(ARCHS[0])))
+        slow = learner.init(rng=torch.Generator().manual_seed(0))
+        bundle.write(place, slow=slow, learner=learner, facts={"picks": list(ARCHS[0].picks)})
+        measured = bundle.measure(place)
+        measured["body_ms"]["median_ms"] = ms
+        bundle.update_facts(place, {"picks": list(ARCHS[0].picks)}, measured=measured)
+    assert summary._bodies(folder, UNMEASURED, SPACE, "fp32") == {ARCHS[0]: 0.25}
 
 
 def test_a_device_seen_ten_times_has_checks_with_intervals_and_no_operators(tmp_path):

@@ -18,6 +18,7 @@ NB201 = ("help", "nb201_accuracy")
 class Bench(NamedTuple):
     script: str
     options: str = ""  # of the full run
+    part: str = ""  # options of the shortened run, too
     data: tuple[str, ...] = ()  # folders below the data root
     modules: tuple[str, ...] = ()
     keeps: bool = False  # what is done, in a folder of its own (`--run`)
@@ -32,25 +33,27 @@ BENCHES: Mapping[str, Bench] = {
     "host_latency": Bench("host_latency.py"),
     "unseen_device": Bench("unseen_device.py", data=("help",)),
     "meta_speed": Bench("meta_speed.py", modules=("higher", "torchopt")),
-    "omniglot": Bench("omniglot.py", f"--all {OMNIGLOT}", ("omniglot",)),
+    "omniglot": Bench("omniglot.py", f"--all {OMNIGLOT}", data=("omniglot",)),
     "omniglot_deep": Bench(
-        "omniglot.py", f"--learners protonet ridge --episodes 5000 {OMNIGLOT}", ("omniglot",), quick=False
+        "omniglot.py", f"--learners protonet ridge --episodes 5000 {OMNIGLOT}", data=("omniglot",), quick=False
     ),
-    "edge_front": Bench("edge_front.py", "--jobs 2", ("omniglot",), keeps=True),
-    "supernet_rank": Bench("supernet_rank.py", "--minutes 1 --supernet-minutes 20 --jobs 2", ("omniglot",), keeps=True),
-    "darts_cells": Bench("darts_cells.py", "--episodes 300", ("omniglot",), keeps=True),
+    "edge_front": Bench("edge_front.py", "--jobs 2", data=("omniglot",), keeps=True),
+    "supernet_rank": Bench(
+        "supernet_rank.py", "--minutes 1 --supernet-minutes 20 --jobs 2", data=("omniglot",), keeps=True
+    ),
+    "darts_cells": Bench("darts_cells.py", "--episodes 300", data=("omniglot",), keeps=True),
     "joint": Bench("joint.py", data=("omniglot",)),
     "initializer": Bench("initializer.py"),
     "first_proposal": Bench("first_proposal.py"),
-    "constrained_search": Bench("constrained_search.py", "--queries 60", NB201),
+    "constrained_search": Bench("constrained_search.py", "--queries 60", data=NB201),
     "search_macro": Bench("search_macro.py", data=("nas_bench_macro",)),
     "device_runtime": Bench("device_runtime.py"),
     "learn_on_device": Bench("learn_on_device.py", "--jobs 2"),
     "learner_cost": Bench("learner_cost.py"),
     "kill_test": Bench("kill_test.py", "--kills 100"),
     "fuzz": Bench("fuzz.py", "--inputs 100000"),
-    "scale": Bench("scale.py", "--only search ask", modules=("psycopg",), server=True),
-    "scale_growth": Bench("scale.py", "--only ledger training", quick=False),
+    "scale": Bench("scale.py", part="--only search ask", modules=("psycopg",), server=True),
+    "scale_growth": Bench("scale.py", part="--only ledger training"),
     "torchrun_speed": Bench("torchrun_speed.py"),
 }
 

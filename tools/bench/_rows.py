@@ -43,13 +43,22 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def table(rows: Sequence[Row], records: Mapping[str, Record], *, commands: bool = False) -> str:
+HEADINGS = ("what", "measured", "goal", "benchmark")
+
+
+def table(
+    rows: Sequence[Row],
+    records: Mapping[str, Record],
+    *,
+    commands: bool = False,
+    headings: Sequence[str] = HEADINGS,
+) -> str:
     """The rows as markdown; with `commands` the benchmark stands behind each."""
     lines = []
     for row in rows:
         cells = [fill(row.what, row.bench, records), fill(row.measured, row.bench, records), fill_goal(row)]
         lines.append([*cells, f"`{row.bench}`"] if commands else cells)
-    return grid(["what", "measured", "goal"] + ["benchmark"] * commands, lines)
+    return grid(headings if commands else headings[:-1], lines)
 
 
 def fill(template: str, bench: str, records: Mapping[str, Record]) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from _grids import GRIDS
 from _rows import NOTHING, Record, Row, goals, grid, missed, table
 from _summary import DEVICE, GROWTH, README, RESULTS, ROBUST, SCALE
+from _summary_zh import HEADINGS, README_ZH
 
 MARK = "<!-- {}: {} -->"
 COMMANDS = "tools/bench/all.py --only"
@@ -40,6 +41,11 @@ def _alone(bench: str, draw: Callable[[Record], str]) -> Table:
 
 def machines(records: Mapping[str, Record]) -> str:
     """One line of what the benchmarks ran on, from their own circumstances."""
+    cores, told = _ran_on(records)
+    return f"On {cores} cores of {told}, one thread unless it says otherwise."
+
+
+def _ran_on(records: Mapping[str, Record]) -> tuple[int, str]:
     every = list(records.values())
     cpus = " or ".join(sorted({re.sub(r"\(R\)| Processor", "", record["cpu"]) for record in every}))
     cores = max(record["cores"] for record in every)
@@ -50,7 +56,7 @@ def machines(records: Mapping[str, Record]) -> str:
     }
     told = f"Python {versions['python']}, torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}"
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return f"On {cores} cores of {cpus} ({told}; {span}), one thread unless it says otherwise."
+    return cores, f"{cpus} ({told}; {span})"
 
 
 def _readme(records: Mapping[str, Record]) -> str:
@@ -61,6 +67,16 @@ def _readme(records: Mapping[str, Record]) -> str:
         line += f" Bold misses its goal, as {len(missed(records))} of {total} values do"
         line += " ([which](docs/results.md#goals-that-are-missed))."
     return f"{line}\n\n{table(known, records, commands=True)}"
+
+
+def _readme_zh(records: Mapping[str, Record]) -> str:
+    known = [row for row in README_ZH if row.bench in records]
+    total = sum(len(goals()[bench]) for bench in goals() if bench in records)
+    cores, told = _ran_on(records)
+    line = f"{cores} 核，{told.replace(' or ', ' 或 ').replace(' to ', ' 至 ')}；除非另有说明，均为单线程。"
+    line += f"`python {COMMANDS} 名称` 重新运行一行。粗体未达到目标，{total} 个数值中有 {len(missed(records))} 个"
+    line += "（[哪些](docs/results.md#goals-that-are-missed)）。"
+    return f"{line}\n\n{table(known, records, commands=True, headings=HEADINGS)}"
 
 
 def _missed(records: Mapping[str, Record]) -> str:
@@ -74,6 +90,7 @@ def _missed(records: Mapping[str, Record]) -> str:
 
 TABLES: Mapping[str, Table] = {
     "results": Table(tuple(dict.fromkeys(row.bench for row in README)), _readme),
+    "results_zh": Table(tuple(dict.fromkeys(row.bench for row in README_ZH)), _readme_zh),
     "missed": Table(tuple(goals()), _missed),
     "machines": Table(tuple(goals()), machines),
     "speed": _of(RESULTS, commands=True),

@@ -34,7 +34,7 @@ from edgemeta.report.tables import table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-RESULTS, PAGES = HERE / "results", ("README.md", "docs/*.md")
+RESULTS, PAGES = HERE / "results", ("README.md", "README.zh-CN.md", "docs/*.md")
 QUICK_MOST_S = 600.0  # for a shortened benchmark
 NOT_DRAWN = "Could not be drawn"
 SHORTENED = "Shortened: not comparable with any published number, nor with a run that was shortened in another way."
@@ -111,7 +111,7 @@ def run(name: str, bench: Bench, args: argparse.Namespace) -> Outcome:
 
 
 def command(bench: Bench, path: Path, args: argparse.Namespace) -> list[str]:
-    options = ["--quick"] if args.quick else bench.options.split()
+    options = (["--quick"] if args.quick else bench.options.split()) + bench.part.split()
     options += ["--data-root", str(args.data_root.resolve())] if bench.data else []
     options += ["--run", str(args.out / "kept" / path.stem)] if bench.keeps else []
     options += ["--goals", str(args.goals.resolve())] if args.goals else []
