@@ -27,7 +27,7 @@ from tests.docs import blocks, short
 from tests.docs.reader import Reader
 
 ROOT = Path(__file__).resolve().parents[2]
-ALWAYS = [path for path in ("README.md", "README.zh-CN.md") if (ROOT / path).exists()]
+ALWAYS, CHINESE = ["README.md"], "README.zh-CN.md"  # the second has the blocks of the first
 REST = ["CONTRIBUTING.md", *(f"{name}/README.md" for name in ("export", "profiles", "tools"))]
 PAGES = [*ALWAYS, *REST, *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 ASKED = os.environ.get("EDGEMETA_DOCS", "")
@@ -116,6 +116,16 @@ def test_every_block_has_its_rule(page):
         if isinstance(example.parsed, blocks.Block):
             block = example.parsed
             assert block.title or block.language in blocks.RULES, blocks.where(example)
+
+
+def test_the_chinese_readme_has_the_same_blocks():
+    """Word for word, but for the remarks behind them."""
+    ours, theirs = (
+        [(block.language, block.title, [line.partition("#")[0].rstrip() for line in block.text.splitlines()])
+         for example in parsed(page).examples() if isinstance(block := example.parsed, blocks.Block) and not block.hidden]
+        for page in (*ALWAYS, CHINESE)
+    )  # fmt: skip
+    assert ours == theirs
 
 
 def test_skips_are_known():
