@@ -121,10 +121,13 @@ def test_every_block_has_its_rule(page):
 def test_the_chinese_readme_has_the_same_blocks():
     """Word for word, but for the remarks behind them."""
     ours, theirs = (
-        [(block.language, block.title, [line.partition("#")[0].rstrip() for line in block.text.splitlines()])
-         for example in parsed(page).examples() if isinstance(block := example.parsed, blocks.Block) and not block.hidden]
+        [
+            (block.language, block.title, [line.partition("#")[0].rstrip() for line in block.text.splitlines()])
+            for example in parsed(page).examples()
+            if isinstance(block := example.parsed, blocks.Block) and not block.hidden
+        ]
         for page in (*ALWAYS, CHINESE)
-    )  # fmt: skip
+    )
     assert ours == theirs
 
 
