@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from random import Random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The suite starts hundreds of processes: without bytecode each would compile all of edgemeta again.
+os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
 
 import hypothesis
 import pytest
@@ -34,7 +37,7 @@ def pytest_addoption(parser):
 
 # The files that take longest, and thus begin first: one that began last would leave the other processes waiting.
 LONGEST = (
-    "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "learners/test_contract.py",
+    "docs/test_pages.py", "test_wheel.py", "test_pipeline.py", "stages/test_farm.py", "learners/test_contract.py",
     "export/test_edgemeta_profile.py", "export/test_every_learner.py", "search/test_join.py",
     "stages/test_searching.py", "latency/test_runners.py", "export/test_web_page.py", "test_torchrun.py",
     "stages/test_front.py", "tools/test_edge_front.py", "search/test_darts.py", "search/test_joint.py",
