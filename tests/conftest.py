@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from random import Random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # The suite starts hundreds of processes: without bytecode each would compile all of edgemeta again.
-os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 
 import hypothesis
 import pytest
