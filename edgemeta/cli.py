@@ -73,7 +73,8 @@ def _run(argv: list[str]) -> int:
     parser = _parser(show_choices=bool({"-h", "--help"} & set(argv)))  # the registries import torch: seconds
     parsed, unknown = parser.parse_known_args(joined(argv))
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, parsed.command)}")
+        what = f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, parsed.command)}"
+        _fail(" ".join([parser.prog, *filter(None, [parsed.command])]), what)
     flags = vars(parsed)
     command, toml, as_json = flags.pop("command"), flags.pop("config", None), flags.pop("json", False)
     if command is None:
@@ -112,12 +113,12 @@ def _meant(unknown: Sequence[str], command: str | None) -> str:
 
 def _parser(show_choices: bool) -> argparse.ArgumentParser:
     purpose = "Name a device, a budget and a few labelled examples; get an ONNX bundle that fits and keeps learning."
-    parser = _Parser(prog="edgemeta", description=purpose)
+    parser = _Parser(prog="edgemeta", description=purpose, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"edgemeta {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, cls in COMMANDS.items():
         text = (cls.__doc__ or "").strip()
-        command = commands.add_parser(name, help=text.split("\n")[0], description=text)
+        command = commands.add_parser(name, help=text.split("\n")[0], description=text, allow_abbrev=False)
         help = "TOML file with any of the settings below; flags win over it"
         command.add_argument("--config", type=Path, metavar="FILE", help=help)
         help = "one JSON document on stdout and nothing else there; progress and warnings are on stderr as ever"
@@ -179,8 +180,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         if wrong := re.match(r"(argument COMMAND: invalid choice: '(.*?)') \(", message):
             message = f"{wrong[1]}; {nearest(wrong[2], COMMANDS)}"
-        _complain(f"{self.prog}: ", f"{message}; see {self.prog} --help")
-        raise SystemExit(2)
+        _fail(self.prog, message)
+
+
+def _fail(prog: str, message: str) -> typing.NoReturn:
+    _complain(f"{prog}: ", f"{message}; see {prog} --help")
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,27 @@ def context() -> ForkServerContext | SpawnContext:
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(list(PRELOADED))
+    with _deaf():
+        forkserver.ensure_running()
     return found
 
 
 def prepare() -> None:
     """Let the process that workers are copies of begin to import, while this one has other things to do."""
-    if isinstance(context(), ForkServerContext):
-        forkserver.ensure_running()
+    context()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started meanwhile never hears of Ctrl-C: in the middle of its imports it would print where it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard or signal.SIG_DFL)
 
 
 def settle() -> None:

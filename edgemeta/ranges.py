@@ -22,7 +22,7 @@ def told(error: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if name == "in_shape":
         why = "should be channels,height,width, such as 1,28,28"
     value = settings.get(name, error["input"])
-    return f"setting {name} = {','.join(map(str, value)) if isinstance(value, tuple) else value!r}: {why}; see --help"
+    return f"setting {name} = {','.join(map(str, value)) if isinstance(value, tuple) else value!r}: {why}"
 
 
 def in_range(config: Any) -> None:
@@ -38,11 +38,11 @@ def in_range(config: Any) -> None:
             if f.name.endswith("_episodes") and number < 2:
                 raise BadConfig(f"setting {f.name} = {value!r}: should be 2 or more; an interval needs them")
             if f.name in MAY_BE_OFF and not number >= 0:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be 0 or more; see --help")
+                raise BadConfig(f"setting {f.name} = {value!r}: should be 0 or more")
             if not seed and f.name not in MAY_BE_OFF and not number > 0:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0; see --help")
+                raise BadConfig(f"setting {f.name} = {value!r}: should be greater than 0")
             if f.name in ("threads", "workers") and number > MOST_AT_ONCE:
-                raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}; see --help")
+                raise BadConfig(f"setting {f.name} = {value!r}: should be at most {MOST_AT_ONCE}")
             if f.name == "unknown" and number >= 1:
                 raise BadConfig(f"setting unknown = {value!r}: a share of examples; give 0 or more, and below 1")
             if f.name == "port" and number >= PORTS:

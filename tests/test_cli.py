@@ -28,7 +28,7 @@ def fails(capsys, *arguments: str) -> str:
     [
         (["serch"], "invalid choice: 'serch'; did you mean 'search'?"),
         (["search", "--latencyms", "3"], "unrecognized arguments: --latencyms 3; did you mean '--latency-ms'?"),
-        (["devices", "extra"], "unrecognized arguments: extra; see edgemeta --help"),
+        (["devices", "extra"], "unrecognized arguments: extra; see edgemeta devices --help"),
         (["predict", "--unknown", "5"], "unknown = 5.0: a share of examples; give 0 or more, and below 1"),
         (["predict", "--unknown", "nan"], "unknown = nan: should be 0 or more"),
         (["profile", "--threads", "many"], "threads = 'many': should be a whole number"),
@@ -39,7 +39,8 @@ def fails(capsys, *arguments: str) -> str:
             ["search", "--storage", "postgresql://nobody@127.0.0.1:1/x", "--device", "null"],
             "cannot reach postgresql://",
         ),
-        (["search", "--latency", "1", "--searcher", "evolutoin"], "did you mean 'evolution'?"),
+        (["search", "--latency-ms", "1", "--searcher", "evolutoin"], "did you mean 'evolution'?"),
+        (["search", "--latency", "1"], "did you mean '--latency-ms'?; see edgemeta search --help"),
         (["search", "--learner", "protonets"], "did you mean 'protonet'?"),
         (["search", "--space", "edg"], "did you mean 'edge'?"),
         (["search", "--data", "glyph"], "did you mean 'glyphs'?"),

@@ -183,13 +183,15 @@ def read(folder: Path | str) -> Manifest:
         data = _bounded(folder / name, info.bytes)
         if len(data) != info.bytes or manifest.digest(data) != info.sha256:
             raise BadBundle(
-                f"{folder / name} is not the file that was written with its manifest; export the bundle again"
+                f"{folder / name} is not the file that was written with its manifest; copy or make the bundle again"
             )
     wanted = graphs_of(found.learner.on)
     if set(found.graphs) != set(wanted) or any(graph.file not in found.files for graph in found.graphs.values()):
-        raise BadBundle(f"{folder}: the manifest does not list the graphs {', '.join(wanted)}; export the bundle again")
+        raise BadBundle(
+            f"{folder}: the manifest does not list the graphs {', '.join(wanted)}; copy or make the bundle again"
+        )
     if found.id != manifest.bundle_id(found.model_dump(mode="json")):
-        raise BadBundle(f"{folder}: the manifest was changed after it was written; export the bundle again")
+        raise BadBundle(f"{folder}: the manifest was changed after it was written; copy or make the bundle again")
     return found
 
 
@@ -305,19 +307,19 @@ def _object(folder: Path) -> Any:
     try:
         return json.loads(_bounded(folder / manifest.NAME, manifest.MAX_MANIFEST_BYTES))
     except (ValueError, RecursionError) as error:
-        raise BadBundle(f"{folder / manifest.NAME} is not JSON; export the bundle again") from error
+        raise BadBundle(f"{folder / manifest.NAME} is not JSON; copy or make the bundle again") from error
 
 
 def _bounded(path: Path, limit: int) -> bytes:
     """The bytes of a plain file that is not larger than `limit`."""
     try:
         if path.is_symlink() or not path.is_file():
-            raise BadBundle(f"{path} is missing or not a plain file; export the bundle again")
+            raise BadBundle(f"{path} is missing or not a plain file; copy or make the bundle again")
         if path.stat().st_size > limit:
-            raise BadBundle(f"{path} is larger than {limit} bytes; export the bundle again")
+            raise BadBundle(f"{path} is larger than {limit} bytes; copy or make the bundle again")
         return path.read_bytes()
     except OSError as error:
-        raise BadBundle(f"cannot read {path}: {error.strerror}; export the bundle again") from error
+        raise BadBundle(f"cannot read {path}: {error.strerror}; copy or make the bundle again") from error
 
 
 def identified(record: Any, where: str) -> Manifest:
@@ -331,9 +333,9 @@ def _validated(record: Any, where: str) -> Manifest:
         return Manifest.model_validate(record)
     except ValidationError as error:
         if not error.errors()[0]["loc"]:
-            raise BadBundle(f"{where}: the manifest holds no JSON object; export the bundle again") from error
+            raise BadBundle(f"{where}: the manifest holds no JSON object; copy or make the bundle again") from error
         wrong = first_mistake(error, "manifest")
-        raise BadBundle(f"{where}: {wrong}; correct it or export the bundle again") from error
+        raise BadBundle(f"{where}: {wrong}; correct it or copy or make the bundle again") from error
 
 
 def as_json(found: Manifest) -> bytes:

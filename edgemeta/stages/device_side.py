@@ -34,7 +34,7 @@ def runtime(folder: Path | None = None) -> ModuleType:
     place, names = folder or resource("export") / "python", [Path(name).stem for name in RUNTIME]
     for name in RUNTIME:
         if not (place / name).exists():
-            raise BadBundle(f"{place / name} is missing; export the bundle again")
+            raise BadBundle(f"{place / name} is missing; copy or make the bundle again")
     others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.path.insert(0, str(place))
     importlib.invalidate_caches()

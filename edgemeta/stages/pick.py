@@ -331,7 +331,7 @@ def _row(choice: Choice, chosen: Any, broke: Sequence[Any]) -> dict[str, Any]:
         "held_out_percent": 100 * choice.known,
         "yours_percent": None if choice.own is None else 100 * choice.own,
         "expected_percent": 100 * choice.expected,
-        "latency_ms": choice.cost.latency_ms,
+        "predicted_ms": choice.cost.latency_ms,
         "ram_kib": choice.cost.ram_kib,
         "flash_kib": choice.cost.flash_kib,
         "": mark,

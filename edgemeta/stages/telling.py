@@ -196,7 +196,10 @@ def bench(manifest: Manifest, measured: Mapping[str, Any]) -> Told:
             row = {"graph": name.removesuffix("_ms"), "here_ms": now["median_ms"], "iqr_ms": now["iqr_ms"]}
             rows.append(row | {"manifest_ms": before.median_ms if before else None})
     total, cap_ms = inference_ms(measured), manifest.costs.caps.latency_ms
-    holds = None if cap_ms is None or not math.isfinite(cap_ms) else total <= cap_ms
+    device = manifest.facts.get("device")
+    here = not isinstance(device, str) or device.startswith(assemble.HOST)  # another device's cap says nothing here
+    capped = cap_ms is not None and math.isfinite(cap_ms)
+    holds = total <= cap_ms if cap_ms is not None and capped and here else None
     guess = manifest.costs.predicted.latency_ms
     then = sum(part.median_ms for part in noted.inference) if noted else None
     parts = "body + classify" if measured.get("body_ms") else "classify, which takes the image"
@@ -206,8 +209,9 @@ def bench(manifest: Manifest, measured: Mapping[str, Any]) -> Told:
         + (f"measured on {noted.measured_on} {then:.4g} ms, " if noted and then else "")
         + f"predicted {'-' if guess is None else f'{guess:.4g}'} ms",
     ]
-    if holds is not None:
-        lines.append(f"its cap is {cap_ms:.4g} ms  {'holds' if holds else 'broken'}")
+    if capped:
+        verdict = f"  {VERDICTS[holds]}" if here else f" on {device}: this machine does not tell whether that holds"
+        lines.append(f"its cap is {cap_ms:.4g} ms{verdict}")
     facts = {"graphs": rows, "inference_ms": total, "predicted_ms": guess, "manifest_ms": then}
     facts |= {"cap_ms": cap_ms, "holds": holds, "device": measured["device"], "threads": measured["threads"]}
     return told("\n".join(lines), facts | {"runtime": measured["runtime"], "measured_on": measured["measured_on"]})

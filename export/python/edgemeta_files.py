@@ -72,14 +72,14 @@ def load_bundle(folder: Name) -> tuple[dict[str, Any], dict[str, bytes]]:
         if manifest["version"] != VERSION:
             other = f"{folder} is a bundle of version {str(manifest['version'])[:9]}, this runtime reads {VERSION}"
             raise DeviceError(
-                f"{other}; run it with the edgemeta_device.py that came with it, or export the bundle again"
+                f"{other}; run it with the edgemeta_device.py that came with it, or copy or make the bundle again"
             )
         wanted = GRAPHS if manifest["learner"]["on"] == "features" else GRAPHS[1:]
         graphs = {name: _verified(folder, manifest, name) for name in wanted}
         if manifest["id"] != _identity(manifest, wanted):
-            raise DeviceError(f"{folder}: the manifest was changed after it was written; export the bundle again")
+            raise DeviceError(f"{folder}: the manifest was changed after it was written; copy or make the bundle again")
     except DAMAGE as error:
-        raise DeviceError(f"{folder}: the manifest is damaged ({line(error)}); export the bundle again") from None
+        raise DeviceError(f"{folder}: the manifest is damaged ({line(error)}); copy or make the bundle again") from None
     return manifest, graphs
 
 
@@ -93,11 +93,11 @@ def _identity(manifest: Mapping[str, Any], graphs: tuple[str, ...]) -> str:
 def _verified(folder: Path, manifest: Mapping[str, Any], graph: str) -> bytes:
     name = manifest["graphs"][graph]["file"]
     if Path(name).name != name or "\\" in name:
-        raise DeviceError(f"{folder}: {name!r} is not a plain file name; export the bundle again")
+        raise DeviceError(f"{folder}: {name!r} is not a plain file name; copy or make the bundle again")
     info = manifest["files"][name]
     data = bounded(folder / name, min(int(info["bytes"]), MAX_FILE_BYTES))
     if len(data) != info["bytes"] or hashlib.sha256(data).hexdigest() != info["sha256"]:
-        raise DeviceError(f"{folder / name} is not the file its manifest describes; copy or export the bundle again")
+        raise DeviceError(f"{folder / name} is not the file its manifest describes; copy or make the bundle again")
     return data
 
 

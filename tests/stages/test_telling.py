@@ -77,3 +77,10 @@ def test_bench_names_every_latency(folder):
     assert told.text.endswith("  broken") and told.facts["holds"] is False and told.facts["manifest_ms"] == 0.75
     images = {name: value for name, value in TIMED.items() if name != "body_ms"}  # of a learner that changes the body
     assert "(classify, which takes the image): measured now 0.25 ms" in telling.bench(bundle.read(folder), images).text
+
+
+def test_bench_does_not_hold_this_machine_against_the_cap_of_another(folder):
+    manifest = bundle.update_facts(folder, {"device": "cortex-m4f-168mhz"})
+    told = telling.bench(manifest, {**TIMED, "body_ms": {"median_ms": 1.0, "iqr_ms": 0.0, "n": 9}})
+    assert told.text.endswith("ms on cortex-m4f-168mhz: this machine does not tell whether that holds")
+    assert told.facts["holds"] is None and told.facts["cap_ms"] == 1.0

@@ -23,7 +23,7 @@ README = (
         "≤ {shipped_weights_s:g} s; {next_device_s:g} s",
     ),
     Row(
-        "points that its accuracy is behind {minutes} minutes of search from scratch: glyphs; digits",
+        "points by which {minutes} minutes of search from scratch are ahead of it (below 0: behind): glyphs; digits",
         PICK,
         "{glyphs_gap_percent:.1f}; {accuracy_gap_vs_scratch:.1f}",
         "≤ {accuracy_gap_vs_scratch:g}",
