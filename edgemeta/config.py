@@ -192,7 +192,7 @@ class Export(Common):
 
     out: Path | None = setting(None, "folder of the bundle (default: RUN/bundle)")
     int8: bool = setting(False, "as for `search`; what was searched for with it has it")
-    c: Path | None = setting(None, "write the bundle as C99 as well, for microcontrollers, to this folder")
+    c: Path | None = setting(None, "write the bundle, also one of `pick`, as C99 for microcontrollers to this folder")
     ort: Path | None = setting(None, "write the bundle in ORT format as well, for phones, to this folder")
     node: Path | None = setting(None, "write the bundle with a runtime for Node as well, to this folder")
     c_rows: int = setting(25, "for --c: examples that it can learn from")
