@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -35,9 +36,10 @@ def fails(capsys, *arguments: str) -> str:
         (["import"], "no file to import: name it"),
         (["import", "table.npz"], "choose one of: fbnet, nb201, ofa, timings; give --format"),
         (["import", "--format", "nb201"], "no file to import: name it"),
-        (
+        pytest.param(
             ["search", "--storage", "postgresql://nobody@127.0.0.1:1/x", "--device", "null"],
             "cannot reach postgresql://",
+            marks=pytest.mark.skipif(find_spec("psycopg") is None, reason="extra `postgresql` is not installed"),
         ),
         (["search", "--latency-ms", "1", "--searcher", "evolutoin"], "did you mean 'evolution'?"),
         (["search", "--latency", "1"], "did you mean '--latency-ms'?; see edgemeta search --help"),

@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,9 @@ def shares(ops: Sequence[Op], whole_ms: float, profile: Profile) -> dict[str, fl
 
 def _trained(folder: RunFolder, problem: Problem) -> Iterator[Trial]:
     """Every trained network of the task, with what it costs on this device: some were proposed for another."""
-    for trial in Ledger(folder.ledger, problem.space, problem.task).trials():
-        yield replace(trial, cost=problem.cost(trial.arch))
+    with closing(Ledger(folder.ledger, problem.space, problem.task)) as ledger:
+        for trial in ledger.trials():
+            yield replace(trial, cost=problem.cost(trial.arch))
 
 
 def _infeasible(noted: Mapping[str, Any], problem: Problem) -> Iterator[Trial]:

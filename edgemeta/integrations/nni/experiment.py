@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,12 +86,11 @@ def run(
 
     code = (folder.root / "nni" / "code").resolve()
     task.write(problem, profile, code, far=bool(service.machines))
-    ledger = Ledger(folder.ledger, problem.space, problem.task)
     asked = {"folder": str(code), "ledger": str(folder.ledger.resolve()), "searcher": searcher, "trials": trials}
-    reported = _finished(experiment_config(problem, service, code, asked), service)
-    for metric in reported:
-        ledger.record(trial_of(Arch(problem.space.name, tuple(metric["picks"])), metric, problem, searcher))
-    fitting = [trial for trial in ledger.trials() if problem.bound(trial.arch).fits(problem.cap)]
+    with closing(Ledger(folder.ledger, problem.space, problem.task)) as ledger:
+        for metric in _finished(experiment_config(problem, service, code, asked), service):
+            ledger.record(trial_of(Arch(problem.space.name, tuple(metric["picks"])), metric, problem, searcher))
+        fitting = [trial for trial in ledger.trials() if problem.bound(trial.arch).fits(problem.cap)]
     return rank(fitting, problem.space)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -130,7 +131,8 @@ def _open(folder: Path, ledger: Path, name: str, trials: int) -> Asked:
     from edgemeta.search.ledger import Ledger
 
     problem = task.read(folder)
-    past = [trial for trial in Ledger(ledger, problem.space, problem.task).trials() if _counts(trial, problem)]
+    with closing(Ledger(ledger, problem.space, problem.task)) as known:
+        past = [trial for trial in known.trials() if _counts(trial, problem)]
     return searcher(name, problem, seed=problem.seed, trials=trials), problem.space, problem, past
 
 
