@@ -186,10 +186,10 @@ def _bodies(read: Mapping[str, Reading]) -> dict[str, float]:
 
 def _advice(refused: Sequence[Outcome], problem: Problem) -> str:
     if refused and all(outcome.failed for outcome in refused):
-        return f"{len(refused)} candidates became bundles, none of which the device runs: {refused[0].failed}"
+        return f"of {len(refused)} that became bundles, the device runs none: {refused[0].failed}"
     if refused and all(outcome.lost for outcome in refused):
         why = refused[0].compared.why if refused[0].compared else ""
-        return f"{len(refused)} candidates became bundles, none in int8, which {problem.device} was timed on: {why}"
+        return f"of {len(refused)} that became bundles, none in int8, which {problem.device} was timed on: {why}"
     nearest = min(refused, key=lambda outcome: violation(outcome.cost, problem.cap), default=None)
     if nearest is None:
         return f"no network under {problem.cap} is trained; raise --trials or --seconds"
@@ -197,6 +197,6 @@ def _advice(refused: Sequence[Outcome], problem: Problem) -> str:
     flags = " or ".join(map(flag, over))
     quiet = ", or profile again on a quiet machine" if nearest.measured and "latency_ms" in over else ""
     return (
-        f"{len(refused)} candidates became bundles, none fits {problem.cap}; the nearest takes {nearest.cost}; "
+        f"of {len(refused)} that became bundles, none fits {problem.cap}; the nearest takes {nearest.cost}; "
         f"raise {flags}{quiet}"
     )

@@ -159,7 +159,7 @@ def test_with_no_device_left_the_prediction_stands_and_says_so(boards, problem, 
 def test_a_candidate_over_the_cap_when_measured_there_is_refused(boards, problem, profile, line, tmp_path):  # noqa: F811
     where = meter(write(tmp_path / "devices.toml", boards[:1]))
     tight = replace(problem, cap=Cost(latency_ms=1e-9))
-    with pytest.raises(Infeasible, match="1 candidates became bundles, none fits"):
+    with pytest.raises(Infeasible, match="of 1 that became bundles, none fits"):
         first_fitting(tmp_path / "bundle", line[:1], tight, profile, measure=where)
 
 
