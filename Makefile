@@ -10,8 +10,7 @@ WEB := $(HOME)/.cache/edgemeta/web
 NODE := $(HOME)/.cache/edgemeta/node
 ORT := ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm
 ARGS ?=
-# Three processes on two cores: many tests wait for a server, a browser or another process.
-JOBS ?= 3
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test lint docs bench wheel release-check web node nni clean system-deps
