@@ -68,7 +68,7 @@ from edgemeta.stages.candidates import first_fitting, searched
 from edgemeta.stages.meters import Meter
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.terminal import Told, told
-from edgemeta.types import Arch, Cost, Profile
+from edgemeta.types import Arch, Cost, Profile, dotted
 
 QUICK = {  # what `demo --quick` sets where the user does not
     "space": "tiny", "trials": 4, "rungs": (20, 40), "eval_episodes": 60, "episodes": 60, "test_episodes": 60,
@@ -202,7 +202,7 @@ def train(config: configs.Train) -> Told:
     trained = {"picks": arch.picks, "weights": weights, "episodes": config.episodes, "tests": rows}
     winner = (folder.read("search") or {}).get("winner", {}).get("picks")
     folder.note("train", trained | {"winner": winner, "data": str(assemble.data_of(config))})
-    return told(table(telling.test_rows(rows)), trained | {"picks": ".".join(map(str, arch.picks))})
+    return told(table(telling.test_rows(rows)), trained | {"picks": dotted(arch.picks)})
 
 
 @command(configs.Export, locks=True)

@@ -25,6 +25,15 @@ def text_of(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
+def dotted(picks: Iterable[object]) -> str:
+    """Picks of an architecture as they are told.
+
+    >>> dotted((0, 1, 2))
+    '0.1.2'
+    """
+    return ".".join(map(str, picks))
+
+
 @dataclass(frozen=True)
 class Op:
     """One operator of an architecture, after batch-norm folding, for one example.
@@ -106,7 +115,7 @@ class Arch:
         return replace(self, picks=self.picks[:slot] + (pick,) + self.picks[slot + 1 :])
 
     def __str__(self) -> str:
-        return f"{self.space}:{'.'.join(map(str, self.picks))}"
+        return f"{self.space}:{dotted(self.picks)}"
 
     @classmethod
     def parse(cls, text: str, space: str = "") -> Arch:

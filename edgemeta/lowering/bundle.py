@@ -49,6 +49,7 @@ UNITS = {
     "steps": "how often the learner's step is applied",
     "logits": "log of unnormalised probabilities",
 }
+AGAIN = "copy or make the bundle again"  # the next move where one is damaged
 ON = {True: "features", False: "images"}  # what a learner works on
 Graphs = dict[str, onnx.ModelProto]
 Feeds = dict[str, np.ndarray]
@@ -182,16 +183,12 @@ def read(folder: Path | str) -> Manifest:
     for name, info in found.files.items():
         data = _bounded(folder / name, info.bytes)
         if len(data) != info.bytes or manifest.digest(data) != info.sha256:
-            raise BadBundle(
-                f"{folder / name} is not the file that was written with its manifest; copy or make the bundle again"
-            )
+            raise BadBundle(f"{folder / name} is not the file that was written with its manifest; {AGAIN}")
     wanted = graphs_of(found.learner.on)
     if set(found.graphs) != set(wanted) or any(graph.file not in found.files for graph in found.graphs.values()):
-        raise BadBundle(
-            f"{folder}: the manifest does not list the graphs {', '.join(wanted)}; copy or make the bundle again"
-        )
+        raise BadBundle(f"{folder}: the manifest does not list the graphs {', '.join(wanted)}; {AGAIN}")
     if found.id != manifest.bundle_id(found.model_dump(mode="json")):
-        raise BadBundle(f"{folder}: the manifest was changed after it was written; copy or make the bundle again")
+        raise BadBundle(f"{folder}: the manifest was changed after it was written; {AGAIN}")
     return found
 
 
@@ -307,19 +304,19 @@ def _object(folder: Path) -> Any:
     try:
         return json.loads(_bounded(folder / manifest.NAME, manifest.MAX_MANIFEST_BYTES))
     except (ValueError, RecursionError) as error:
-        raise BadBundle(f"{folder / manifest.NAME} is not JSON; copy or make the bundle again") from error
+        raise BadBundle(f"{folder / manifest.NAME} is not JSON; {AGAIN}") from error
 
 
 def _bounded(path: Path, limit: int) -> bytes:
     """The bytes of a plain file that is not larger than `limit`."""
     try:
         if path.is_symlink() or not path.is_file():
-            raise BadBundle(f"{path} is missing or not a plain file; copy or make the bundle again")
+            raise BadBundle(f"{path} is missing or not a plain file; {AGAIN}")
         if path.stat().st_size > limit:
-            raise BadBundle(f"{path} is larger than {limit} bytes; copy or make the bundle again")
+            raise BadBundle(f"{path} is larger than {limit} bytes; {AGAIN}")
         return path.read_bytes()
     except OSError as error:
-        raise BadBundle(f"cannot read {path}: {error.strerror}; copy or make the bundle again") from error
+        raise BadBundle(f"cannot read {path}: {error.strerror}; {AGAIN}") from error
 
 
 def identified(record: Any, where: str) -> Manifest:
@@ -333,9 +330,9 @@ def _validated(record: Any, where: str) -> Manifest:
         return Manifest.model_validate(record)
     except ValidationError as error:
         if not error.errors()[0]["loc"]:
-            raise BadBundle(f"{where}: the manifest holds no JSON object; copy or make the bundle again") from error
+            raise BadBundle(f"{where}: the manifest holds no JSON object; {AGAIN}") from error
         wrong = first_mistake(error, "manifest")
-        raise BadBundle(f"{where}: {wrong}; correct it or copy or make the bundle again") from error
+        raise BadBundle(f"{where}: {wrong}; correct it or {AGAIN}") from error
 
 
 def as_json(found: Manifest) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgemeta.lowering.manifest import Manifest, Measured, Spread
+from edgemeta.types import dotted
 
 NAME = "README.md"
 UNITS = {"latency_ms": "ms", "ram_kib": "KiB of RAM", "flash_kib": "KiB of flash", "energy_mj": "mJ"}
@@ -26,7 +27,7 @@ def _head(found: Manifest) -> Iterator[str]:
         f"each, on the device, with the learner {found.learner.name}, which works on {found.learner.on}."
     )
     if "space" in facts:
-        yield f"Network: {facts['space']}:{'.'.join(map(str, _list(facts.get('picks'))))}."
+        yield f"Network: {facts['space']}:{dotted(_list(facts.get('picks')))}."
     if "data" in facts:
         yield f"Meta-trained on {facts['data']}, {facts.get('episodes', '?')} episodes, seed {facts.get('seed', '?')}."
 

@@ -88,6 +88,11 @@ class Measured(Record):
         """From an image to class scores, one after another."""
         return (self.classify_ms,) if self.body_ms is None else (self.body_ms, self.classify_ms)
 
+    @property
+    def inference_ms(self) -> float:
+        """Median of each, added up."""
+        return sum(part.median_ms for part in self.inference)
+
 
 class Caps(Record):
     """A `Cost` in JSON: None where there is no cap or no value."""

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edgemeta.contracts import Latency
-from edgemeta.errors import EdgemetaError
+from edgemeta.errors import EdgemetaError, first_mistake
 from edgemeta.files import write_json
 from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
 
@@ -120,10 +120,9 @@ class Story:
         try:
             return TypeAdapter(cls).validate_python(value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the whole file"
+            wrong = first_mistake(error, "the whole file")
             raise EdgemetaError(
-                f"a run's story that cannot be read: {where}: {first['msg']}; run the command that wrote it again"
+                f"a run's story that cannot be read: {wrong}; run the command that wrote it again"
             ) from None
 
 

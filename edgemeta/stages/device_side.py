@@ -21,7 +21,7 @@ from edgemeta.errors import BadBundle, EdgemetaError
 from edgemeta.files import resource
 from edgemeta.learners.evaluate import queries
 from edgemeta.learners.train import adapt, support_of
-from edgemeta.lowering.bundle import RUNTIME
+from edgemeta.lowering.bundle import AGAIN, RUNTIME
 from edgemeta.terminal import Told, told
 from edgemeta.types import Episode
 
@@ -34,7 +34,7 @@ def runtime(folder: Path | None = None) -> ModuleType:
     place, names = folder or resource("export") / "python", [Path(name).stem for name in RUNTIME]
     for name in RUNTIME:
         if not (place / name).exists():
-            raise BadBundle(f"{place / name} is missing; copy or make the bundle again")
+            raise BadBundle(f"{place / name} is missing; {AGAIN}")
     others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.path.insert(0, str(place))
     importlib.invalidate_caches()

@@ -28,6 +28,7 @@ from edgemeta.learners.evaluate import features
 from edgemeta.learners.train import adapt
 from edgemeta.lowering import bundle as bundles
 from edgemeta.lowering.bundle import head_kib
+from edgemeta.lowering.manifest import Manifest
 from edgemeta.report.tables import table
 from edgemeta.search import zoo as zoos
 from edgemeta.search.feasible import violation
@@ -40,7 +41,7 @@ from edgemeta.stages.candidates import Candidate, Outcome, first_fitting
 from edgemeta.stages.precision import Judge
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.terminal import Told, told
-from edgemeta.types import Cost, Op, Profile
+from edgemeta.types import Cost, Op, Profile, dotted
 
 TIMED_S = 3.0  # to time every network of the zoo here, each at two moments or more
 ASKED = 200  # images at most that are left out in turn
@@ -109,10 +110,10 @@ def run(config: configs.Pick, folder: RunFolder) -> Told:
         judge = judge_of(data, seed=config.seed) if problem.int8 else None
         winner, refused = first_fitting(folder.bundle, line, problem, profile, measure=here, judge=judge)
         _finish(config, folder, zoo, choices, winner, refused)
-    doubts = profile.doubts if here else ()
-    lines = [*_told(config, folder, choices, winner, refused, profile), *data.notes]
+    doubts, found = profile.doubts if here else (), (folder, bundles.read(folder.bundle))
+    lines = [*_told(config, *found, choices, winner, refused, profile), *data.notes]
     lines += [*(f"doubt: {doubt}" for doubt in doubts), *_next(config, folder)]
-    return told("\n".join(lines), _facts(folder, choices, winner, refused, profile) | {"notes": [*data.notes, *doubts]})
+    return told("\n".join(lines), _facts(*found, choices, winner, refused, profile) | {"notes": [*data.notes, *doubts]})
 
 
 def ranked(zoo: Zoo, members: Sequence[Member], problem: Problem, data: Dataset, *, seed: int) -> list[Choice]:
@@ -274,6 +275,7 @@ def _advice(choices: Sequence[Choice], problem: Problem) -> str:
 def _told(
     config: configs.Pick,
     folder: RunFolder,
+    manifest: Manifest,
     choices: Sequence[Choice],
     winner: Outcome,
     refused: Sequence[Outcome],
@@ -286,14 +288,13 @@ def _told(
     how = "measured here" if winner.measured else "predicted, not measured: the device is not this machine"
     best = next(choice for choice in fitting if choice.member.arch == winner.candidate.arch)
     own = f", {100 * best.own:.0f} % of {best.asked} of your images left out in turn" if best.own is not None else ""
-    manifest = bundles.read(folder.bundle)
     fit = f"{len(fitting)} of {len(choices)} trained networks fit {config.cap}"
     fit = fit if config.cap != Cost() else f"{len(choices)} trained networks"
     shown = f"; the best {SHOWN} are shown" if len(fitting) > SHOWN else ""
     return [
         table(rows),
         f"{fit} on {profile.device}{shown}",
-        f"chosen {_picks(best.member)}: {winner.cost} ({how}); expected to be right most often: "
+        f"chosen {dotted(best.member.arch.picks)}: {winner.cost} ({how}); expected to be right most often: "
         f"{100 * best.known:.1f} % on held-out classes, 5 at a time{own}",
         *telling.costs_text(manifest),
         *telling.precision_text(folder.bundle, manifest),
@@ -301,9 +302,13 @@ def _told(
 
 
 def _facts(
-    folder: RunFolder, choices: Sequence[Choice], winner: Outcome, refused: Sequence[Outcome], profile: Profile
+    folder: RunFolder,
+    manifest: Manifest,
+    choices: Sequence[Choice],
+    winner: Outcome,
+    refused: Sequence[Outcome],
+    profile: Profile,
 ) -> dict[str, Any]:
-    manifest = bundles.read(folder.bundle)
     return {
         "device": profile.device,
         "choices": [_noted(choice) for choice in choices],
@@ -327,7 +332,7 @@ def _row(choice: Choice, chosen: Any, broke: Sequence[Any]) -> dict[str, Any]:
     arch = choice.member.arch
     mark = "chosen" if arch == chosen else "over a cap when measured" if arch in broke else ""
     return {
-        "network": _picks(choice.member),
+        "network": dotted(arch.picks),
         "held_out_percent": 100 * choice.known,
         "yours_percent": None if choice.own is None else 100 * choice.own,
         "expected_percent": 100 * choice.expected,
@@ -336,7 +341,3 @@ def _row(choice: Choice, chosen: Any, broke: Sequence[Any]) -> dict[str, Any]:
         "flash_kib": choice.cost.flash_kib,
         "": mark,
     }
-
-
-def _picks(member: Member) -> str:
-    return ".".join(map(str, member.arch.picks))

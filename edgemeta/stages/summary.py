@@ -31,7 +31,7 @@ from edgemeta.space.space import Space
 from edgemeta.stages import assemble
 from edgemeta.stages.candidates import Candidate, Outcome, searched
 from edgemeta.stages.run_folder import RunFolder
-from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial
+from edgemeta.types import Arch, Cost, Op, Profile, Timing, Trial, dotted
 
 SHOWN = 300  # infeasible proposals kept for the picture
 CHECKED = 2000  # of a profile's networks held against their predictions
@@ -124,7 +124,7 @@ def on_farm(noted: Mapping[str, Any]) -> Iterator[str]:
     """How the latency of each candidate is known, where devices of an inventory were to measure it."""
     if noted["config"].get("devices"):
         for entry in [*noted["refused"], noted["winner"], *noted["beside"]]:
-            yield f"{'.'.join(map(str, entry['picks']))}: {entry['cost']['latency_ms']:.4g} ms, {entry['how']}"
+            yield f"{dotted(entry['picks'])}: {entry['cost']['latency_ms']:.4g} ms, {entry['how']}"
 
 
 def story(folder: RunFolder) -> Story:
@@ -246,7 +246,7 @@ def _inference(manifest: Manifest) -> Timing | None:
     if not (measured := manifest.costs.measured):
         return None
     parts = measured.inference
-    return Timing(sum(part.median_ms for part in parts), sum(part.iqr_ms for part in parts), parts[0].n)
+    return Timing(measured.inference_ms, sum(part.iqr_ms for part in parts), parts[0].n)
 
 
 def _scores(manifest: Manifest) -> Iterator[Score]:

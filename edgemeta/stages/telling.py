@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgemeta.stages.candidates import inference_ms
 from edgemeta.stages.run_folder import RunFolder
 from edgemeta.stages.summary import bundles_of, on_farm
 from edgemeta.terminal import Told, told
-from edgemeta.types import Cost, Profile
+from edgemeta.types import Cost, Profile, dotted
 
 TIMINGS = ("body_ms", "classify_ms", "adapt_ms")  # of a bundle, in the order of a query, then of learning
 SHOWN = 5  # of a ranking
@@ -46,9 +45,9 @@ def search(folder: RunFolder) -> Told:
         lines.append(f"{SHOWN} of {len(ranking)} networks; all of them: {folder.root / 'search.json'}")
     manifest = bundles.read(folder.bundle) if there else None
     cost = _as_measured_last(winner, manifest)
-    lines += [f"chosen {_picks(winner)}: {cost} ({how}{refused})", *on_farm(noted)]
+    lines += [f"chosen {dotted(winner['picks'])}: {cost} ({how}{refused})", *on_farm(noted)]
     facts: dict[str, Any] = {"device": noted["device"], "ranking": ranking, "refused": len(noted["refused"])}
-    facts["chosen"] = {**cost.to_json(), "picks": _picks(winner), "how": how}
+    facts["chosen"] = {**cost.to_json(), "picks": dotted(winner["picks"]), "how": how}
     if manifest:
         lines += [*costs_text(manifest), *precision_text(folder.bundle, manifest), str(folder.bundle)]
         facts |= {"bundle": bundle_facts(folder.bundle, manifest), "precision": manifest.facts.get("precision")}
@@ -60,7 +59,7 @@ def _as_measured_last(winner: Mapping[str, Any], manifest: Manifest | None) -> C
     cost = Cost.from_json(winner["cost"])
     if not manifest or not manifest.costs.measured or manifest.facts.get("picks") != list(winner["picks"]):
         return cost
-    return replace(cost, latency_ms=sum(part.median_ms for part in manifest.costs.measured.inference))
+    return replace(cost, latency_ms=manifest.costs.measured.inference_ms)
 
 
 def _ranked(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,12 +70,8 @@ def _ranked(entry: Mapping[str, Any]) -> dict[str, Any]:
         "ram_kib": entry["cost"]["ram_kib"],
         "flash_kib": entry["cost"]["flash_kib"],
         "energy_mj": entry["cost"].get("energy_mj"),
-        "picks": _picks(entry),
+        "picks": dotted(entry["picks"]),
     }
-
-
-def _picks(entry: Mapping[str, Any]) -> str:
-    return ".".join(map(str, entry["picks"]))
 
 
 def costs(manifest: Manifest) -> list[dict[str, Any]]:
@@ -85,7 +80,7 @@ def costs(manifest: Manifest) -> list[dict[str, Any]]:
     predicted, caps = manifest.costs.predicted, manifest.costs.caps
     measured: dict[str, float | None] = {"flash_kib": manifest.costs.graph_kib}
     if timed := manifest.costs.measured:
-        measured["latency_ms"] = sum(part.median_ms for part in timed.inference)
+        measured["latency_ms"] = timed.inference_ms
     found = []
     for name in MEANS:
         own, cap = measured.get(name), getattr(caps, name)
@@ -129,7 +124,7 @@ def bundle_facts(path: Path, manifest: Manifest) -> dict[str, Any]:
         "predicted_ms": manifest.costs.predicted.latency_ms,
     }
     if measured:
-        facts["inference_ms"] = sum(part.median_ms for part in measured.inference)
+        facts["inference_ms"] = measured.inference_ms
         facts |= {name: part.median_ms for name in TIMINGS if (part := getattr(measured, name))}
         facts |= {"measured_on": measured.measured_on, "device": measured.device, "threads": measured.threads}
     return facts | {"costs": costs(manifest)}
@@ -198,10 +193,9 @@ def bench(manifest: Manifest, measured: Mapping[str, Any]) -> Told:
     total, cap_ms = inference_ms(measured), manifest.costs.caps.latency_ms
     device = manifest.facts.get("device")
     here = not isinstance(device, str) or device.startswith(assemble.HOST)  # another device's cap says nothing here
-    capped = cap_ms is not None and math.isfinite(cap_ms)
-    holds = total <= cap_ms if cap_ms is not None and capped and here else None
+    holds = total <= cap_ms if cap_ms is not None and here else None
     guess = manifest.costs.predicted.latency_ms
-    then = sum(part.median_ms for part in noted.inference) if noted else None
+    then = noted.inference_ms if noted else None
     parts = "body + classify" if measured.get("body_ms") else "classify, which takes the image"
     lines = [
         table(rows),
@@ -209,7 +203,7 @@ def bench(manifest: Manifest, measured: Mapping[str, Any]) -> Told:
         + (f"measured on {noted.measured_on} {then:.4g} ms, " if noted and then else "")
         + f"predicted {'-' if guess is None else f'{guess:.4g}'} ms",
     ]
-    if capped:
+    if cap_ms is not None:
         verdict = f"  {VERDICTS[holds]}" if here else f" on {device}: this machine does not tell whether that holds"
         lines.append(f"its cap is {cap_ms:.4g} ms{verdict}")
     facts = {"graphs": rows, "inference_ms": total, "predicted_ms": guess, "manifest_ms": then}

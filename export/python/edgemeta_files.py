@@ -33,6 +33,7 @@ CLOCK_REALTIME_COARSE = 5  # of linux/time.h; Python has no name for it
 LOCK_S = 60.0  # longest wait for another process that writes the same state
 DAMAGE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError,
           zipfile.error)  # fmt: skip
+AGAIN = "copy or make the bundle again"  # the next move where one is damaged
 Name = Union[str, "os.PathLike[str]"]
 
 
@@ -71,15 +72,13 @@ def load_bundle(folder: Name) -> tuple[dict[str, Any], dict[str, bytes]]:
             raise ValueError(f"its format is {str(manifest['format'])[:40]!r}, not {FORMAT!r}")
         if manifest["version"] != VERSION:
             other = f"{folder} is a bundle of version {str(manifest['version'])[:9]}, this runtime reads {VERSION}"
-            raise DeviceError(
-                f"{other}; run it with the edgemeta_device.py that came with it, or copy or make the bundle again"
-            )
+            raise DeviceError(f"{other}; run it with the edgemeta_device.py that came with it, or {AGAIN}")
         wanted = GRAPHS if manifest["learner"]["on"] == "features" else GRAPHS[1:]
         graphs = {name: _verified(folder, manifest, name) for name in wanted}
         if manifest["id"] != _identity(manifest, wanted):
-            raise DeviceError(f"{folder}: the manifest was changed after it was written; copy or make the bundle again")
+            raise DeviceError(f"{folder}: the manifest was changed after it was written; {AGAIN}")
     except DAMAGE as error:
-        raise DeviceError(f"{folder}: the manifest is damaged ({line(error)}); copy or make the bundle again") from None
+        raise DeviceError(f"{folder}: the manifest is damaged ({line(error)}); {AGAIN}") from None
     return manifest, graphs
 
 
@@ -93,11 +92,11 @@ def _identity(manifest: Mapping[str, Any], graphs: tuple[str, ...]) -> str:
 def _verified(folder: Path, manifest: Mapping[str, Any], graph: str) -> bytes:
     name = manifest["graphs"][graph]["file"]
     if Path(name).name != name or "\\" in name:
-        raise DeviceError(f"{folder}: {name!r} is not a plain file name; copy or make the bundle again")
+        raise DeviceError(f"{folder}: {name!r} is not a plain file name; {AGAIN}")
     info = manifest["files"][name]
     data = bounded(folder / name, min(int(info["bytes"]), MAX_FILE_BYTES))
     if len(data) != info["bytes"] or hashlib.sha256(data).hexdigest() != info["sha256"]:
-        raise DeviceError(f"{folder / name} is not the file its manifest describes; copy or make the bundle again")
+        raise DeviceError(f"{folder / name} is not the file its manifest describes; {AGAIN}")
     return data
 
 

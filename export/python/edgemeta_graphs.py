@@ -7,7 +7,7 @@ from typing import Any, Union
 
 import numpy as np
 import onnxruntime
-from edgemeta_files import DeviceError, Name, line, load_bundle
+from edgemeta_files import AGAIN, DeviceError, Name, line, load_bundle
 from edgemeta_images import Image, compact, preprocess, scaled
 
 MAX_STEPS = 1000
@@ -41,7 +41,7 @@ class Graphs:
             blank = self.example(np.zeros(image, np.uint8))[None]  # what does not fit together is told now
             self.logits(blank, self.adapt(self.input(blank), np.ones((1, 1), np.float32)), 1)
         except Exception as error:
-            raise DeviceError(f"{folder} does not run ({line(error)}); copy or make the bundle again") from None
+            raise DeviceError(f"{folder} does not run ({line(error)}); {AGAIN}") from None
 
     def example(self, image: Image) -> np.ndarray:
         """What is kept of an image. One at a time: more would take more memory than the bundle says."""

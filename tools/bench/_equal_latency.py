@@ -19,7 +19,7 @@ from edgemeta.learners.memory import keep_freed_memory
 from edgemeta.nets.build import build
 from edgemeta.space.presets import LANDMARKS, edge
 from edgemeta.space.space import Space
-from edgemeta.types import Arch
+from edgemeta.types import Arch, dotted
 
 LANDMARK = "conv4-64"
 SHARE = 3  # what a found network may take is this part of its time
@@ -41,7 +41,7 @@ def against(front: Mapping[Arch, float], args: argparse.Namespace, executor: Exe
     archs = list(dict.fromkeys(chosen.values()))
     trained = dict(zip(archs, executor.map(_trained, archs, [args] * len(archs)), strict=True))
     return [
-        {"network": name, "latency_ms": ms[arch], **trained[arch], "picks": ".".join(map(str, arch.picks))}
+        {"network": name, "latency_ms": ms[arch], **trained[arch], "picks": dotted(arch.picks)}
         for name, arch in chosen.items()
     ]
 

@@ -29,6 +29,17 @@ class Row(NamedTuple):
     goal: str = ""
 
 
+class Words(NamedTuple):
+    """Of the table of a README, in its language."""
+
+    headings: Sequence[str]
+    either: str  # between two processors
+    to: str  # between two days
+    ran_on: str
+    again: str
+    bold: str
+
+
 @cache
 def goals() -> Mapping[str, Mapping[str, tuple[str, float]]]:
     """What every published value should be."""

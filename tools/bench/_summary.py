@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from _rows import Row
+from _rows import HEADINGS, Row, Words
 
 DEMO, PICK, WITHIN = "end_to_end", "first_bundle", "host_latency"
 HEAD = Row(
     "a head's adaptation (ANIL, five steps)", "device_runtime", "{head_adapt_ms:.3f} ms", "≤ {head_adapt_ms:g} ms"
 )
 
+ENGLISH = Words(
+    headings=HEADINGS,
+    either=" or ",
+    to=" to ",
+    ran_on="On {cores} cores of {machines}, one thread unless it says otherwise.",
+    again=" `python {command} NAME` runs a row again.",
+    bold=" Bold misses its goal, as {missed} of {goals} values do ([which](docs/results.md#goals-that-are-missed)).",
+)
 README = (
     Row(
         "the whole demo, from nothing to report; a second budget after it",

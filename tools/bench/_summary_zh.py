@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from _rows import Words
 from _summary import README
 
-HEADINGS = ("内容", "实测", "目标", "基准")
+CHINESE = Words(
+    headings=("内容", "实测", "目标", "基准"),
+    either=" 或 ",
+    to=" 至 ",
+    ran_on="{cores} 核，{machines}；除非另有说明，均为单线程。",
+    again="`python {command} 名称` 重新运行一行。",
+    bold="粗体未达到目标，{goals} 个数值中有 {missed} 个（[哪些](docs/results.md#goals-that-are-missed)）。",
+)
 GOAL_WORDS = {"as published": "与论文相同", " to ": " 至 "}
 WHATS = (
     "整个演示，从零到报告；之后换一份预算",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from _grids import GRIDS
-from _rows import NOTHING, Record, Row, goals, grid, missed, table
-from _summary import DEVICE, GROWTH, README, RESULTS, ROBUST, SCALE
-from _summary_zh import HEADINGS, README_ZH
+from _rows import NOTHING, Record, Row, Words, goals, grid, missed, table
+from _summary import DEVICE, ENGLISH, GROWTH, README, RESULTS, ROBUST, SCALE
+from _summary_zh import CHINESE, README_ZH
 
 MARK = "<!-- {}: {} -->"
 COMMANDS = "tools/bench/all.py --only"
@@ -39,15 +39,10 @@ def _alone(bench: str, draw: Callable[[Record], str]) -> Table:
     return Table((bench,), lambda records: draw(records[bench]))
 
 
-def machines(records: Mapping[str, Record]) -> str:
+def machines(records: Mapping[str, Record], words: Words = ENGLISH) -> str:
     """One line of what the benchmarks ran on, from their own circumstances."""
-    cores, told = _ran_on(records)
-    return f"On {cores} cores of {told}, one thread unless it says otherwise."
-
-
-def _ran_on(records: Mapping[str, Record]) -> tuple[int, str]:
     every = list(records.values())
-    cpus = " or ".join(sorted({re.sub(r"\(R\)| Processor", "", record["cpu"]) for record in every}))
+    cpus = words.either.join(sorted({re.sub(r"\(R\)| Processor", "", record["cpu"]) for record in every}))
     cores = max(record["cores"] for record in every)
     dates = sorted(record["date"][:10] for record in every)
     versions = {
@@ -55,28 +50,22 @@ def _ran_on(records: Mapping[str, Record]) -> tuple[int, str]:
         for name in every[0]["versions"]
     }
     told = f"Python {versions['python']}, torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}"
-    span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return cores, f"{cpus} ({told}; {span})"
+    span = words.to.join(dict.fromkeys((dates[0], dates[-1])))
+    return words.ran_on.format(cores=cores, machines=f"{cpus} ({told}; {span})")
 
 
-def _readme(records: Mapping[str, Record]) -> str:
-    known = [row for row in README if row.bench in records]
-    total = sum(len(goals()[bench]) for bench in goals() if bench in records)
-    line = f"{machines(records)} `python {COMMANDS} NAME` runs a row again."
-    if not any(record.get("quick") for record in records.values()):
-        line += f" Bold misses its goal, as {len(missed(records))} of {total} values do"
-        line += " ([which](docs/results.md#goals-that-are-missed))."
-    return f"{line}\n\n{table(known, records, commands=True)}"
+def _summary(rows: Sequence[Row], words: Words) -> Table:
+    """The table of a README: what it was measured on, how to do it again, and that bold misses its goal."""
 
+    def draw(records: Mapping[str, Record]) -> str:
+        known = [row for row in rows if row.bench in records]
+        line = machines(records, words) + words.again.format(command=COMMANDS)
+        if not any(record.get("quick") for record in records.values()):
+            total = sum(len(goals()[bench]) for bench in goals() if bench in records)
+            line += words.bold.format(missed=len(missed(records)), goals=total)
+        return f"{line}\n\n{table(known, records, commands=True, headings=words.headings)}"
 
-def _readme_zh(records: Mapping[str, Record]) -> str:
-    known = [row for row in README_ZH if row.bench in records]
-    total = sum(len(goals()[bench]) for bench in goals() if bench in records)
-    cores, told = _ran_on(records)
-    line = f"{cores} 核，{told.replace(' or ', ' 或 ').replace(' to ', ' 至 ')}；除非另有说明，均为单线程。"
-    line += f"`python {COMMANDS} 名称` 重新运行一行。粗体未达到目标，{total} 个数值中有 {len(missed(records))} 个"
-    line += "（[哪些](docs/results.md#goals-that-are-missed)）。"
-    return f"{line}\n\n{table(known, records, commands=True, headings=HEADINGS)}"
+    return Table(tuple(dict.fromkeys(row.bench for row in rows)), draw)
 
 
 def _missed(records: Mapping[str, Record]) -> str:
@@ -89,8 +78,8 @@ def _missed(records: Mapping[str, Record]) -> str:
 
 
 TABLES: Mapping[str, Table] = {
-    "results": Table(tuple(dict.fromkeys(row.bench for row in README)), _readme),
-    "results_zh": Table(tuple(dict.fromkeys(row.bench for row in README_ZH)), _readme_zh),
+    "results": _summary(README, ENGLISH),
+    "results_zh": _summary(README_ZH, CHINESE),
     "missed": Table(tuple(goals()), _missed),
     "machines": Table(tuple(goals()), machines),
     "speed": _of(RESULTS, commands=True),

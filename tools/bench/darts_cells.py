@@ -42,7 +42,7 @@ from edgemeta.search.jobs import DataSpec, Job, data_pool, load_weights, run_job
 from edgemeta.search.problem import Problem
 from edgemeta.search.workers import worker_pool
 from edgemeta.space.named import named
-from edgemeta.types import Arch, Cost
+from edgemeta.types import Arch, Cost, dotted
 
 CAP_OF = 60  # random cells of which the cap is the median
 TRIES = 20_000  # samples among which cells of equal latency are looked for
@@ -134,7 +134,7 @@ def _measured(problem: Problem, archs: Sequence[Arch], args: argparse.Namespace)
             "params_k": sum(op.weight_bytes for op in problem.space.ops(arch)) / 4e3,
             "skips": " + ".join(map(str, skips(problem.space, arch).values())),
             **row,
-            "picks": ".".join(map(str, arch.picks)),
+            "picks": dotted(arch.picks),
         }
         for at, (arch, row) in enumerate(zip(archs, tested, strict=True))
     ]
@@ -190,7 +190,7 @@ def told(found: Found) -> dict[str, Any]:
     return {
         "episodes_searched": found.learned.episodes,
         "stopped": found.learned.stopped,
-        "derived": ".".join(map(str, found.derived.picks)),
+        "derived": dotted(found.derived.picks),
         "repaired": found.derived != found.first,
     }
 
